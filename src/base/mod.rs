@@ -1,0 +1,15 @@
+//! Building blocks that could live in any server: ids, time, sizes, tasks.
+//!
+//! Nothing here knows what a webhook is. Pure except [`clock`], the one place that reads clocks,
+//! and [`task`], the one place that spawns.
+
+pub mod clock;
+pub mod id;
+pub mod size;
+pub mod task;
+pub mod time;
+
+pub use clock::{Clock, SystemClock};
+pub use id::{BadId, Id20};
+pub use size::ByteSize;
+pub use time::Timestamp;

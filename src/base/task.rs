@@ -1,0 +1,179 @@
+//! Named tasks and threads: the only place that spawns.
+//!
+//! Every task says by name what it is and what its end means. [`Tasks::join_until`] waits for all of
+//! them up to a deadline and names whoever is late. [`Stop`] is how they are told.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Told to stop or not yet. Cheap to clone; every loop holds one.
+#[derive(Clone)]
+pub struct Stop(watch::Receiver<bool>);
+
+/// The other end of [`Stop`].
+pub struct Stopper(watch::Sender<bool>);
+
+impl Stopper {
+    /// A fresh pair.
+    pub fn new() -> (Self, Stop) {
+        let (sender, receiver) = watch::channel(false);
+        (Self(sender), Stop(receiver))
+    }
+
+    /// Tells everyone who holds the [`Stop`]. Telling twice is harmless.
+    pub fn stop(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl Stop {
+    /// True once told.
+    pub fn is_stopped(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Returns once told (or once the [`Stopper`] is gone). Cancel safe.
+    pub async fn stopped(&mut self) {
+        // An error means that the stopper is gone, which is an end as well.
+        if self.0.wait_for(|stopped| *stopped).await.is_err() {}
+    }
+}
+
+/// What the end of a task means for the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnExit {
+    /// The node cannot work without it: an end before the stop, or a panic, stops the node.
+    StopNode,
+    /// Its end is an ordinary event and only logged.
+    Log,
+}
+
+/// The set of everything that runs. Clones share the set.
+#[derive(Clone)]
+pub struct Tasks {
+    running: Arc<Mutex<Vec<(&'static str, JoinHandle<()>)>>>,
+    /// Name of the first task whose end stops the node.
+    failed: watch::Sender<Option<&'static str>>,
+}
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Self {
+            running: Arc::default(),
+            failed: watch::Sender::new(None),
+        }
+    }
+}
+
+impl Tasks {
+    /// Runs `future` under `name` until it ends.
+    #[expect(clippy::disallowed_methods, reason = "this is the task set")]
+    pub fn spawn(
+        &self,
+        name: &'static str,
+        on_exit: OnExit,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let guard = EndGuard {
+            name,
+            on_exit,
+            failed: self.failed.clone(),
+        };
+        let handle = tokio::spawn(async move {
+            let _guard = guard;
+            future.await;
+        });
+        self.running.lock().push((name, handle));
+    }
+
+    /// Returns the name of a task whose end must stop the node, once there is one. Cancel safe.
+    pub async fn failure(&self) -> &'static str {
+        let mut failed = self.failed.subscribe();
+        match failed.wait_for(Option::is_some).await {
+            Ok(name) => name.unwrap_or("unknown task"),
+            Err(_) => "task set",
+        }
+    }
+
+    /// Waits for all tasks, at most `limit`; answers the names of those still running, which are
+    /// aborted. Not cancel safe.
+    pub async fn join_until(&self, limit: Duration) -> Vec<&'static str> {
+        let mut running: Vec<_> = std::mem::take(&mut *self.running.lock());
+        let all = async {
+            for (_, handle) in &mut running {
+                if handle.await.is_err() {} // a panic was reported by its guard
+            }
+        };
+        if tokio::time::timeout(limit, all).await.is_ok() {
+            return Vec::new();
+        }
+        running.retain(|(_, handle)| !handle.is_finished());
+        for (_, handle) in &running {
+            handle.abort();
+        }
+        running.iter().map(|(name, _)| *name).collect()
+    }
+}
+
+struct EndGuard {
+    name: &'static str,
+    on_exit: OnExit,
+    failed: watch::Sender<Option<&'static str>>,
+}
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        if self.on_exit == OnExit::StopNode {
+            self.failed.send_if_modified(|failed| {
+                let first = failed.is_none();
+                if first {
+                    *failed = Some(self.name);
+                }
+                first
+            });
+        }
+    }
+}
+
+/// Detached work that ends by itself (one connection, one attempt): its owner tracks it, not the set.
+#[expect(clippy::disallowed_methods, reason = "this is the module that spawns")]
+pub fn detach(future: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(future);
+}
+
+/// An operating-system thread with a name, for work that blocks (the commit thread, the watchdog).
+#[expect(clippy::disallowed_methods, reason = "this is the module that spawns")]
+pub fn thread(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+) -> io::Result<std::thread::JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn names_who_is_late() {
+        let tasks = Tasks::default();
+        tasks.spawn("quick", OnExit::Log, async {});
+        tasks.spawn("stuck", OnExit::Log, std::future::pending());
+        assert_eq!(tasks.join_until(Duration::from_secs(1)).await, ["stuck"]);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_vital_task_is_reported() {
+        let tasks = Tasks::default();
+        tasks.spawn("vital", OnExit::StopNode, async {});
+        assert_eq!(tasks.failure().await, "vital");
+    }
+}

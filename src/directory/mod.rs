@@ -1,0 +1,1 @@
+//! To be filled: see the module list in lib.rs.

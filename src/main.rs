@@ -1,0 +1,3 @@
+//! The `posthaste` binary: arguments to exit code, nothing else.
+
+fn main() {}

@@ -1,0 +1,30 @@
+//! A registered event type.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::Timestamp;
+
+/// A name such as `invoice.paid` with its documentation. Instance-wide.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EventType {
+    /// `[a-zA-Z0-9\-_.]+`, at most 256.
+    pub name: String,
+    /// For people.
+    pub description: String,
+    /// Archived types are hidden from lists and can be revived.
+    pub archived: bool,
+    /// Shown as on its way out.
+    pub deprecated: bool,
+    /// JSON Schemas by version.
+    pub schemas: Option<serde_json::Value>,
+    /// Group in lists.
+    pub group_name: Option<String>,
+    /// Flags that a consumer needs to see it.
+    pub feature_flags: Option<Vec<String>>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When it was last changed.
+    pub updated: Timestamp,
+    /// True once expunged; the row stays until it is overwritten.
+    pub deleted: bool,
+}

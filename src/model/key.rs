@@ -1,0 +1,80 @@
+//! API keys: who may call what.
+
+use serde::{Deserialize, Serialize};
+
+use super::{AppNo, KeyId};
+use crate::base::Timestamp;
+
+/// An API key as it is stored: its hash, never its text.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ApiKey {
+    /// Public id, also part of the key's text so that it is found without a scan.
+    pub id: KeyId,
+    /// For people.
+    pub name: String,
+    /// SHA-256 of the whole key text. Keys have 256 random bits, so no slow hash is needed.
+    pub hash: [u8; 32],
+    /// What it opens.
+    pub scopes: Vec<Scope>,
+    /// The only application it opens, if bound.
+    pub app: Option<AppNo>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// From here on it is refused.
+    pub expires: Option<Timestamp>,
+    /// Set when revoked; refused from then on.
+    pub revoked: Option<Timestamp>,
+}
+
+/// What a key opens (`api.md` 2.2). Scopes of the caller's own product are kept as text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum Scope {
+    /// Everything.
+    Admin,
+    /// Every GET.
+    Read,
+    /// Messages and attempts, reading.
+    MessageRead,
+    /// Messages, sending and resending.
+    MessageWrite,
+    /// Applications, endpoints, event types, reading.
+    WebhooksRead,
+    /// Applications, endpoints, event types, changing.
+    WebhooksWrite,
+    /// Making and revoking keys.
+    KeysWrite,
+    /// A scope that opens nothing here.
+    Other(String),
+}
+
+impl From<String> for Scope {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "admin" => Self::Admin,
+            "read" => Self::Read,
+            "msg:read" => Self::MessageRead,
+            "msg:write" => Self::MessageWrite,
+            "webhooks:read" => Self::WebhooksRead,
+            "webhooks:write" => Self::WebhooksWrite,
+            "keys:write" => Self::KeysWrite,
+            _ => Self::Other(text),
+        }
+    }
+}
+
+impl From<Scope> for String {
+    fn from(scope: Scope) -> Self {
+        match scope {
+            Scope::Admin => "admin",
+            Scope::Read => "read",
+            Scope::MessageRead => "msg:read",
+            Scope::MessageWrite => "msg:write",
+            Scope::WebhooksRead => "webhooks:read",
+            Scope::WebhooksWrite => "webhooks:write",
+            Scope::KeysWrite => "keys:write",
+            Scope::Other(text) => return text,
+        }
+        .to_owned()
+    }
+}

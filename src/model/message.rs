@@ -1,0 +1,76 @@
+//! A message: one accepted event of one application.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{AppNo, EndpointNo, MessageId, Position};
+use crate::base::Timestamp;
+
+/// One accepted event. `payload` is the producer's bytes and is never re-serialised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Where it stands; set by the store when it is appended.
+    pub at: Position,
+    /// When it was accepted; set by the lane, equal within one commit, never going back in a lane.
+    pub accepted: Timestamp,
+    /// Whose it is.
+    pub app: AppNo,
+    /// Its event type.
+    pub event_type: Arc<str>,
+    /// What `payload` is.
+    pub content_type: ContentType,
+    /// The very bytes that are delivered.
+    pub payload: Bytes,
+    /// The endpoints that wanted it when it was accepted. Frozen.
+    pub targets: Vec<EndpointNo>,
+    /// The rarely used rest.
+    pub labels: Option<Box<Labels>>,
+}
+
+/// The rarely used fields of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Labels {
+    /// The producer's own id for the event, unique in the application.
+    pub event_id: Option<String>,
+    /// Channels it is published on.
+    pub channels: Vec<String>,
+    /// Tags for lists.
+    pub tags: Vec<String>,
+    /// Messages with the same key keep their order at endpoints with `order: key`.
+    pub ordering_key: Option<String>,
+}
+
+/// Content type of a payload, sent along with each delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContentType {
+    /// `application/json`
+    Json,
+}
+
+impl Message {
+    /// Its public id.
+    pub fn id(&self) -> MessageId {
+        MessageId::of(self.accepted, self.at)
+    }
+
+    /// The producer's id for it.
+    pub fn event_id(&self) -> Option<&str> {
+        self.labels.as_ref()?.event_id.as_deref()
+    }
+
+    /// Channels it is published on.
+    pub fn channels(&self) -> &[String] {
+        self.labels.as_ref().map_or(&[], |labels| &labels.channels)
+    }
+
+    /// Its tags.
+    pub fn tags(&self) -> &[String] {
+        self.labels.as_ref().map_or(&[], |labels| &labels.tags)
+    }
+
+    /// Its ordering key.
+    pub fn ordering_key(&self) -> Option<&str> {
+        self.labels.as_ref()?.ordering_key.as_deref()
+    }
+}

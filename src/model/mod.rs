@@ -1,0 +1,28 @@
+//! What Posthaste is about, as data: applications, endpoints, messages, deliveries, attempts.
+//!
+//! Types here hold their invariants and nothing else: no I/O, no clock, no HTTP. Names are those of
+//! the word table in `docs/ARCHITECTURE.md`.
+
+mod application;
+mod attempt;
+mod delivery;
+mod endpoint;
+mod event_type;
+mod ids;
+mod key;
+mod message;
+mod secret;
+
+pub use application::Application;
+pub use attempt::{Attempt, AttemptNo, DeadReason, FailureKind, Outcome, Trigger, Verdict};
+pub use delivery::{Delivery, DeliveryState, EndpointState, Health, ParkReason, Parked, ParkedKey};
+pub use endpoint::{
+    DisablePolicy, DisableReason, Endpoint, Envelope, HexKey, HexProfile, Order, Profile,
+};
+pub use event_type::EventType;
+pub use ids::{
+    AppId, AppNo, AttemptId, EndpointId, EndpointNo, KeyId, LaneId, MessageId, Position, TaskId,
+};
+pub use key::{ApiKey, Scope};
+pub use message::{ContentType, Labels, Message};
+pub use secret::{OldSecret, Secret};

@@ -1,0 +1,346 @@
+//! The seam between the engine and its storage, and the implementations behind it.
+//!
+//! The engine is written once against these traits; [`fjall`] is the embedded default, [`model`] the
+//! in-memory reference that tests and the simulation run on. Both pass one conformance suite
+//! (`tests/it/store`). Guarantees stand at the methods. What is promised everywhere:
+//!
+//! - one writer: [`Writer`] takes `&mut self`, so there is one commit under way and sequence numbers
+//!   are dense;
+//! - every mutating call can end [`Error::Doubtful`]; after any error but `NotApplied` the writer is
+//!   dead and answers `Doubtful` for ever: the process must end (exit code 74) and recover;
+//! - reads see whole commits only.
+
+use bytes::Bytes;
+
+use crate::base::Timestamp;
+use crate::model::{
+    AppNo, Attempt, Delivery, EndpointNo, EndpointState, LaneId, Message, Parked, ParkedKey,
+    Position,
+};
+
+pub mod fjall;
+pub mod model;
+
+/// What can go wrong at the seam. The variant is the decision.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing was written; the call may be repeated.
+    #[error("nothing was written: {0}")]
+    NotApplied(String),
+    /// It may or may not be written. The writer is dead.
+    #[error("the write may or may not have happened: {0}")]
+    Doubtful(String),
+    /// The store cannot be read now.
+    #[error("the store cannot be read: {0}")]
+    Unavailable(String),
+    /// What is stored is behind what had been acknowledged, or damaged. A human must decide
+    /// (exit code 78).
+    #[error("{0}")]
+    Regressed(Box<Damage>),
+    /// One record fails its checksum. It is quarantined: never signed, never delivered.
+    #[error("record {what} is corrupt: {why}")]
+    Corrupt {
+        /// Which record.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// Why a store refuses to open, in the operator's words (`reliability.md` D6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// One sentence: what was found.
+    pub found: String,
+    /// File and offset, where they are known.
+    pub place: Option<String>,
+    /// The lane concerned, with the last sequence found and the one that had been acknowledged.
+    pub lane: Option<(LaneId, u64, u64)>,
+    /// What can be done.
+    pub remedy: String,
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.found)?;
+        if let Some(place) = &self.place {
+            write!(f, " ({place})")?;
+        }
+        if let Some((lane, found, acked)) = self.lane {
+            write!(
+                f,
+                "; lane {lane}: last sequence found {found}, acknowledged {acked}"
+            )?;
+        }
+        write!(f, ". {}", self.remedy)
+    }
+}
+
+/// One message on its way into the log.
+#[derive(Debug, Clone)]
+pub struct Accept {
+    /// The message; `at` is set by [`Writer::append`].
+    pub message: Message,
+    /// The `Idempotency-Key` record that must appear with it.
+    pub idempotency: Option<IdempotencyKey>,
+}
+
+/// Identity of a request that must not act twice: a hash over credential, method, path and key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct IdempotencyKey {
+    /// First 128 bits of SHA-256 over credential, path and the header's value.
+    pub key: [u8; 16],
+    /// First 128 bits of SHA-256 over the request body: same key with another body is refused.
+    pub body: [u8; 16],
+}
+
+/// What is stored under an idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyRecord {
+    /// Hash of the body that came with it.
+    pub body: [u8; 16],
+    /// When it was stored; expires after the configured time.
+    pub at: Timestamp,
+    /// What it led to.
+    pub answer: StoredAnswer,
+}
+
+/// The answer that a repeated request gets again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoredAnswer {
+    /// A message was accepted; the answer is rebuilt from it.
+    Message(Position),
+    /// Status and body as they were sent.
+    Whole {
+        /// HTTP status.
+        status: u16,
+        /// Body bytes.
+        body: Bytes,
+    },
+}
+
+/// What follows from outcomes, written as one atomic step per call.
+///
+/// Applying the same settlement twice leaves the same state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settlement {
+    /// Ownership epoch of the shard; a store with several writers refuses an older one.
+    pub epoch: u64,
+    /// Finished attempts.
+    pub attempts: Vec<Attempt>,
+    /// Rows to take out. Applied before `park`.
+    pub unpark: Vec<ParkedKey>,
+    /// Rows to put in.
+    pub park: Vec<Parked>,
+    /// Deliveries cancelled before they were finished.
+    pub cancelled: Vec<Delivery>,
+    /// New state of endpoints.
+    pub states: Vec<(EndpointNo, EndpointState)>,
+    /// Per lane: every delivery up to this sequence number is settled or parked. Never goes back.
+    pub checkpoint: Vec<(LaneId, u64)>,
+}
+
+impl Settlement {
+    /// True if there is nothing to write.
+    pub const fn is_empty(&self) -> bool {
+        self.attempts.is_empty()
+            && self.unpark.is_empty()
+            && self.park.is_empty()
+            && self.cancelled.is_empty()
+            && self.states.is_empty()
+            && self.checkpoint.is_empty()
+    }
+}
+
+/// One configuration object as the store keeps it: opaque bytes under a kind and a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigRow {
+    /// What it is.
+    pub kind: ConfigKind,
+    /// Its identity within the kind (number big-endian, or a name).
+    pub key: Vec<u8>,
+    /// JSON of the object.
+    pub value: Bytes,
+}
+
+/// Kinds of configuration objects. The discriminant is stored: append only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum ConfigKind {
+    /// [`crate::model::Application`] by number.
+    Application = 1,
+    /// [`crate::model::Endpoint`] by number.
+    Endpoint = 2,
+    /// [`crate::model::EventType`] by name.
+    EventType = 3,
+    /// [`crate::model::ApiKey`] by id.
+    ApiKey = 4,
+    /// Settings of the instance by name.
+    Instance = 5,
+}
+
+/// All writes. Owned by one thread.
+pub trait Writer: Send {
+    /// The lane this writer appends to; opened with it, never used before.
+    fn lane(&self) -> LaneId;
+
+    /// Appends messages, their list entries, event ids and idempotency records in ONE atomic commit.
+    /// Gives each message the next dense sequence number (sets `message.at`). `Ok` = on stable
+    /// storage, together with every earlier `settle` of this writer. On error nothing may be
+    /// acknowledged; `at` is meaningless then.
+    ///
+    /// The caller has set `accepted`, not going back within a lane and equal within one call.
+    fn append(&mut self, batch: &mut [Accept]) -> Result<(), Error>;
+
+    /// Applies a settlement atomically. `Ok` = will survive a crash of the process; it is on stable
+    /// storage after the next `append` or `sync`. Losing power before that costs a duplicate
+    /// delivery, never an event.
+    fn settle(&mut self, settlement: &Settlement) -> Result<(), Error>;
+
+    /// Writes configuration objects, all or nothing, if the revision is still `expected`; answers
+    /// the new revision (`expected` + 1). Another revision: `NotApplied`. `Ok` = on stable storage.
+    fn commit_config(&mut self, expected: u64, rows: &[ConfigRow]) -> Result<u64, Error>;
+
+    /// Stores the answer of a request other than a message (see [`StoredAnswer::Whole`]).
+    fn remember(
+        &mut self,
+        key: IdempotencyKey,
+        at: Timestamp,
+        answer: StoredAnswer,
+    ) -> Result<(), Error>;
+
+    /// Makes everything applied so far durable.
+    fn sync(&mut self) -> Result<(), Error>;
+
+    /// Housekeeping, called about every 10 s with the current time: heartbeats, trimming of what
+    /// fell out of retention, high-water mark. Undelivered messages are never dropped.
+    fn tend(&mut self, now: Timestamp) -> Result<(), Error>;
+
+    /// Bytes left on the disk that holds the store, for the reserve.
+    fn space(&self) -> Result<Space, Error>;
+
+    /// Syncs and writes the final high-water mark. The writer is dead afterwards.
+    fn close(&mut self) -> Result<(), Error>;
+}
+
+/// Disk and journal figures of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Space {
+    /// Bytes the store takes.
+    pub used: u64,
+    /// Bytes left on its disk.
+    pub free: u64,
+    /// Journal files.
+    pub journals: u64,
+    /// Bytes in them.
+    pub journal_bytes: u64,
+}
+
+/// All reads. Cheap to clone behind an `Arc`; every call may block on the disk for a moment.
+pub trait Reader: Send + Sync {
+    /// The message at a position.
+    fn message(&self, at: Position) -> Result<Option<Message>, Error>;
+
+    /// Messages behind `after`, in order, at most `limit`, within one lane.
+    fn fetch(&self, after: Position, limit: usize) -> Result<Vec<Message>, Error>;
+
+    /// Lanes with their last checkpoint and last appended sequence number, oldest first.
+    fn lanes(&self) -> Result<Vec<Lane>, Error>;
+
+    /// Parked rows of an endpoint with key > `after` and due <= `until`, in key order.
+    fn parked(
+        &self,
+        endpoint: EndpointNo,
+        after: Option<ParkedKey>,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Parked>, Error>;
+
+    /// One parked row.
+    fn parked_row(&self, key: ParkedKey) -> Result<Option<Parked>, Error>;
+
+    /// State of every endpoint that has one.
+    fn endpoint_states(&self) -> Result<Vec<(EndpointNo, EndpointState)>, Error>;
+
+    /// Attempts of a message, by endpoint and number; of one endpoint if it is named.
+    fn attempts(&self, at: Position, endpoint: Option<EndpointNo>) -> Result<Vec<Attempt>, Error>;
+
+    /// Whether the delivery was cancelled.
+    fn is_cancelled(&self, delivery: Delivery) -> Result<bool, Error>;
+
+    /// Positions of an application's messages in `order`, from `from` (exclusive).
+    fn app_messages(&self, app: AppNo, page: &Page) -> Result<Vec<Listed>, Error>;
+
+    /// Attempts at an endpoint in order of their end, from `from` (exclusive).
+    fn endpoint_attempts(
+        &self,
+        endpoint: EndpointNo,
+        page: &Page,
+    ) -> Result<Vec<ListedAttempt>, Error>;
+
+    /// The message that carries this event id in this application, while it is retained.
+    fn by_event_id(&self, app: AppNo, event_id: &str) -> Result<Option<Position>, Error>;
+
+    /// What an idempotency key led to, not older than `oldest`.
+    fn idempotent(
+        &self,
+        key: &[u8; 16],
+        oldest: Timestamp,
+    ) -> Result<Option<IdempotencyRecord>, Error>;
+
+    /// All configuration objects and the revision they stand for.
+    fn config(&self) -> Result<(u64, Vec<ConfigRow>), Error>;
+}
+
+/// A lane as found at open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lane {
+    /// Which.
+    pub id: LaneId,
+    /// Everything up to here is settled or parked.
+    pub checkpoint: u64,
+    /// The last message in it; 0 = none.
+    pub last: u64,
+}
+
+/// A stretch of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// Start behind (or before) this place, exclusive. `None` = from the end.
+    pub from: Option<ListKey>,
+    /// Stop at this place, exclusive.
+    pub until: Option<ListKey>,
+    /// Newest first, or oldest first.
+    pub newest_first: bool,
+    /// Entries at most.
+    pub limit: usize,
+}
+
+/// A place in a list: time first, then what makes it unique. Sorts as the list does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListKey {
+    /// When the entry was made.
+    pub time: Timestamp,
+    /// The message.
+    pub at: Position,
+    /// Attempt number; 0 in lists of messages.
+    pub no: u16,
+}
+
+/// An entry of a message list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    /// Its place.
+    pub key: ListKey,
+}
+
+/// An entry of an attempt list: enough to filter without reading the attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListedAttempt {
+    /// Its place; `at` and `no` find the attempt.
+    pub key: ListKey,
+    /// HTTP status; 0 = none.
+    pub status: u16,
+    /// 0 delivered, 1 retrying, 2 dead.
+    pub verdict: u8,
+}
