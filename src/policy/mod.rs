@@ -1,1 +1,3 @@
-//! To be filled: see the module list in lib.rs.
+//! Pure rules.
+
+pub mod filter;
