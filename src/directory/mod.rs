@@ -78,10 +78,8 @@ impl Directory {
         changed: mpsc::Sender<Arc<Endpoint>>,
     ) -> Result<Self, LoadError> {
         let (revision, rows) = reader.config()?;
-        let mut snapshot = Snapshot {
-            revision,
-            ..Snapshot::default()
-        };
+        let mut snapshot = Snapshot::default();
+        snapshot.revision = revision;
         for row in &rows {
             read_row(&mut snapshot, row).map_err(|cause| LoadError::Row {
                 kind: row.kind,
