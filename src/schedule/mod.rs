@@ -8,6 +8,7 @@
 //! Invariant: every open delivery is in exactly one of: in memory (waiting or sending), parked in the
 //! store, finished. Elsewhere: what follows an attempt (`policy`), the attempt itself (`deliver`).
 
+pub mod core;
 mod handle;
 
 pub use handle::{DeliveryView, Error, Handle, Request, Status};
