@@ -21,8 +21,8 @@ mod ready;
 mod requests;
 mod slot;
 
-use std::collections::BinaryHeap;
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -332,11 +332,17 @@ impl Core {
             Input::Lane(lane, checkpoint) => {
                 self.lanes.insert(lane, OpenLane::at(checkpoint));
             }
-            Input::Committed { lane, last, messages } => {
+            Input::Committed {
+                lane,
+                last,
+                messages,
+            } => {
                 for message in messages {
                     self.lanes.entry(lane).or_default().extend(message.at.seq);
                     for target in 0..message.targets.len() {
-                        let Some(&endpoint) = message.targets.get(target) else { break };
+                        let Some(&endpoint) = message.targets.get(target) else {
+                            break;
+                        };
                         self.arrive(now, &message, endpoint, false, out);
                     }
                 }
@@ -409,7 +415,10 @@ impl Core {
     /// The state of a delivery that is in memory.
     pub fn state(&self, delivery: Delivery) -> Option<DeliveryState> {
         let live = self.live.get(&delivery)?;
-        let sending = self.slots.get(&delivery.endpoint).is_some_and(|slot| slot.plan.sending);
+        let sending = self
+            .slots
+            .get(&delivery.endpoint)
+            .is_some_and(|slot| slot.plan.sending);
         Some(if live.sending {
             DeliveryState::Sending
         } else if !sending {
@@ -448,7 +457,12 @@ impl Core {
             .filter_map(|endpoint| {
                 let slot = self.slots.get(&endpoint)?;
                 let first = slot.queue.front()?;
-                self.live.get(&Delivery { at: *first, endpoint }).map(|live| live.entered)
+                self.live
+                    .get(&Delivery {
+                        at: *first,
+                        endpoint,
+                    })
+                    .map(|live| live.entered)
             })
             .min()
     }

@@ -16,7 +16,9 @@ impl Core {
     /// An attempt ended: judge it, record it, go on.
     pub(super) fn finish(&mut self, now: Timestamp, finished: Finished, out: &mut Vec<Command>) {
         let delivery = finished.delivery;
-        let Some(live) = self.live.remove(&delivery) else { return };
+        let Some(live) = self.live.remove(&delivery) else {
+            return;
+        };
         let bytes = length(&live.message);
         self.bytes = self.bytes.saturating_sub(bytes.into());
         self.in_flight = self.in_flight.saturating_sub(1);
@@ -24,7 +26,9 @@ impl Core {
         if live.row.is_none() {
             self.close(delivery.at);
         }
-        let Some(slot) = self.slots.get_mut(&delivery.endpoint) else { return };
+        let Some(slot) = self.slots.get_mut(&delivery.endpoint) else {
+            return;
+        };
         slot.in_flight = slot.in_flight.saturating_sub(1);
         slot.retries_in_hand -= usize::from(is_retry(live.row)).min(slot.retries_in_hand);
         slot.throttle.finished(now, &finished.outcome);
@@ -32,7 +36,13 @@ impl Core {
         let no = live.attempts.saturating_add(1);
         let made = no.saturating_sub(live.course.base);
         let verdict = if !live.course.once {
-            retry::judge(&finished.outcome, made, &slot.plan.retry, now, finished.random)
+            retry::judge(
+                &finished.outcome,
+                made,
+                &slot.plan.retry,
+                now,
+                finished.random,
+            )
         } else if finished.outcome.failure.is_none() {
             Verdict::Delivered
         } else {
@@ -61,10 +71,16 @@ impl Core {
 
     /// The delivery ends, or waits for its next attempt.
     fn conclude(&mut self, live: &Live, attempt: &Attempt, out: &mut Vec<Command>) {
-        let delivery = Delivery { at: attempt.at, endpoint: attempt.endpoint };
+        let delivery = Delivery {
+            at: attempt.at,
+            endpoint: attempt.endpoint,
+        };
         let app = attempt.app;
         let bytes = length(&live.message);
-        let deleted = self.slots.get(&delivery.endpoint).is_none_or(|slot| slot.plan.deleted);
+        let deleted = self
+            .slots
+            .get(&delivery.endpoint)
+            .is_none_or(|slot| slot.plan.deleted);
         let ending = match attempt.verdict {
             Verdict::Delivered => Ending::Delivered,
             Verdict::Dead(_) => Ending::Dead,
@@ -73,7 +89,10 @@ impl Core {
                 Ending::Cancelled
             }
             Verdict::RetryAt(due) => {
-                let course = Course { attempts: attempt.no, ..live.course };
+                let course = Course {
+                    attempts: attempt.no,
+                    ..live.course
+                };
                 let behind = self.block_key(delivery, live.order_key, due);
                 self.park(row(delivery, due, course, bytes, live.order_key));
                 for at in behind {
@@ -89,19 +108,27 @@ impl Core {
         });
         debug_assert!(next != Some(delivery.at), "a delivery never follows itself");
         if attempt.verdict == Verdict::Dead(DeadReason::Exhausted) {
-            out.push(Command::Announce(Announcement::Exhausted(report(live, attempt))));
+            out.push(Command::Announce(Announcement::Exhausted(report(
+                live, attempt,
+            ))));
         }
         out.push(Command::Ended(app, bytes.into(), ending));
     }
 
     fn block_key(&mut self, of: Delivery, key: u64, due: Timestamp) -> BTreeSet<Position> {
-        let keys = self.slots.get_mut(&of.endpoint).and_then(|slot| slot.keys.as_mut());
-        keys.map(|keys| keys.blocked(key, of.at, due)).unwrap_or_default()
+        let keys = self
+            .slots
+            .get_mut(&of.endpoint)
+            .and_then(|slot| slot.keys.as_mut());
+        keys.map(|keys| keys.blocked(key, of.at, due))
+            .unwrap_or_default()
     }
 
     /// A delivery in memory must wait behind an earlier one of its key.
     fn move_behind(&mut self, delivery: Delivery, due: Timestamp) {
-        let Some(live) = self.live.remove(&delivery) else { return };
+        let Some(live) = self.live.remove(&delivery) else {
+            return;
+        };
         let bytes = length(&live.message);
         self.bytes = self.bytes.saturating_sub(bytes.into());
         match live.row {
@@ -116,7 +143,10 @@ impl Core {
             None => self.close(delivery.at),
         }
         let parked = row(delivery, due, live.course, bytes, live.order_key);
-        self.park_behind(Parked { reason: ParkReason::Behind, ..parked });
+        self.park_behind(Parked {
+            reason: ParkReason::Behind,
+            ..parked
+        });
     }
 
     /// The endpoint's health, and whether it is switched off.
@@ -129,9 +159,15 @@ impl Core {
         resolver_down: bool,
         out: &mut Vec<Command>,
     ) {
-        let Some(slot) = self.slots.get_mut(&attempt.endpoint) else { return };
-        let occasion =
-            health::Occasion { now, made, planned: slot.plan.retry.attempts(), resolver_down };
+        let Some(slot) = self.slots.get_mut(&attempt.endpoint) else {
+            return;
+        };
+        let occasion = health::Occasion {
+            now,
+            made,
+            planned: slot.plan.retry.attempts(),
+            resolver_down,
+        };
         let before = slot.health;
         let step = health::step(before, &attempt.outcome, occasion, slot.plan.disable);
         slot.health = step.health;
@@ -141,13 +177,19 @@ impl Core {
             self.mark_dirty(attempt.endpoint);
         }
         if step.failing {
-            out.push(Command::Announce(Announcement::Failing(report(live, attempt))));
+            out.push(Command::Announce(Announcement::Failing(report(
+                live, attempt,
+            ))));
         }
         if step.recovered {
-            out.push(Command::Announce(Announcement::Recovered(report(live, attempt))));
+            out.push(Command::Announce(Announcement::Recovered(report(
+                live, attempt,
+            ))));
         }
         let Some(reason) = step.disable else { return };
-        let Some(slot) = self.slots.get_mut(&attempt.endpoint) else { return };
+        let Some(slot) = self.slots.get_mut(&attempt.endpoint) else {
+            return;
+        };
         if !slot.plan.sending {
             return; // an attempt that was under way when it was switched off
         }
@@ -155,7 +197,11 @@ impl Core {
         let since = step.health.first_failure;
         let endpoint = attempt.endpoint;
         out.push(Command::Disable(endpoint, reason));
-        out.push(Command::Announce(Announcement::Disabled { endpoint, reason, since }));
+        out.push(Command::Announce(Announcement::Disabled {
+            endpoint,
+            reason,
+            since,
+        }));
         self.spill(endpoint, None);
     }
 }

@@ -14,7 +14,11 @@ pub(super) struct OpenLane {
 
 impl OpenLane {
     pub(super) const fn at(checkpoint: u64) -> Self {
-        Self { base: checkpoint, open: VecDeque::new(), reported: checkpoint }
+        Self {
+            base: checkpoint,
+            open: VecDeque::new(),
+            reported: checkpoint,
+        }
     }
 
     /// Messages up to `seq` are known.

@@ -121,13 +121,16 @@ impl Keys {
     pub(super) fn drain(&mut self, sending: impl Fn(Position) -> bool) -> Vec<Position> {
         let mut all = Vec::new();
         for state in self.of.values_mut() {
-            let (stay, go) = std::mem::take(&mut state.waiting).into_iter().partition(|at| sending(*at));
+            let (stay, go) = std::mem::take(&mut state.waiting)
+                .into_iter()
+                .partition(|at| sending(*at));
             state.waiting = stay;
             state.turn = state.waiting.first().copied();
             let go: BTreeSet<Position> = go;
             all.extend(go);
         }
-        self.of.retain(|_, state| state.rows > 0 || !state.waiting.is_empty());
+        self.of
+            .retain(|_, state| state.rows > 0 || !state.waiting.is_empty());
         all.sort_unstable();
         all
     }
@@ -169,12 +172,16 @@ impl Core {
         rows: &[(Parked, Option<Arc<Message>>)],
         more: bool,
     ) {
-        let Some(slot) = self.slots.get_mut(&read.endpoint) else { return };
+        let Some(slot) = self.slots.get_mut(&read.endpoint) else {
+            return;
+        };
         if read.kind == Kind::Backlog {
             slot.backlog.read(None, Some(Timestamp::ZERO)); // asked for before: read it again later
             return;
         }
-        let Some(keys) = slot.keys.as_mut() else { return };
+        let Some(keys) = slot.keys.as_mut() else {
+            return;
+        };
         for (row, _) in rows {
             keys.parked(row.order_key);
             if let Some(state) = keys.of.get_mut(&row.order_key) {
@@ -182,7 +189,8 @@ impl Core {
             }
         }
         keys.loading = more;
-        slot.retry.read(rows.last().map(|(row, _)| row.key), Some(Timestamp::ZERO));
+        slot.retry
+            .read(rows.last().map(|(row, _)| row.key), Some(Timestamp::ZERO));
         if !more {
             slot.retry.cursor = None; // counted; now read them to send them
         }

@@ -26,14 +26,24 @@ impl Unapplied {
     /// A settlement left; its number.
     pub(super) fn taken(&mut self, settlement: &Settlement) -> u64 {
         self.last_taken += 1;
-        self.batches.push_back((self.last_taken, settlement.unpark.clone()));
+        self.batches
+            .push_back((self.last_taken, settlement.unpark.clone()));
         self.last_taken
     }
 
     /// The store has applied everything up to `number`.
     pub(super) fn applied(&mut self, number: u64) {
-        while self.batches.front().is_some_and(|(batch, _)| *batch <= number) {
-            for key in self.batches.pop_front().into_iter().flat_map(|(_, keys)| keys) {
+        while self
+            .batches
+            .front()
+            .is_some_and(|(batch, _)| *batch <= number)
+        {
+            for key in self
+                .batches
+                .pop_front()
+                .into_iter()
+                .flat_map(|(_, keys)| keys)
+            {
                 self.keys.remove(&key);
             }
         }
@@ -51,10 +61,17 @@ impl Core {
         out: &mut Vec<Command>,
     ) {
         let bytes = length(message);
-        let delivery = Delivery { at: message.at, endpoint };
+        let delivery = Delivery {
+            at: message.at,
+            endpoint,
+        };
         let room = self.has_room();
         let max_queue = self.settings.max_queue;
-        let Some(slot) = self.slots.get_mut(&endpoint).filter(|slot| !slot.plan.deleted) else {
+        let Some(slot) = self
+            .slots
+            .get_mut(&endpoint)
+            .filter(|slot| !slot.plan.deleted)
+        else {
             out.push(Command::Ended(message.app, bytes.into(), Ending::Cancelled));
             return;
         };
@@ -68,12 +85,21 @@ impl Core {
             && !slot.throttle.is_open()
             && slot.queue.len() < max_queue
             && !(ordered && (recovered || slot.backlog.due.is_some()));
-        let course = Course { attempts: 0, base: 0, trigger: Trigger::Scheduled, once: false };
+        let course = Course {
+            attempts: 0,
+            base: 0,
+            trigger: Trigger::Scheduled,
+            once: false,
+        };
         if !stays {
             self.park(row(delivery, Timestamp::ZERO, course, bytes, order_key));
             return;
         }
-        if let Some(due) = slot.keys.as_ref().and_then(|keys| keys.behind(order_key, now, true)) {
+        if let Some(due) = slot
+            .keys
+            .as_ref()
+            .and_then(|keys| keys.behind(order_key, now, true))
+        {
             self.park_behind(row(delivery, due, course, bytes, order_key));
             return;
         }
@@ -93,7 +119,9 @@ impl Core {
         row: Option<ParkedKey>,
         order_key: u64,
     ) {
-        let Some(slot) = self.slots.get_mut(&endpoint) else { return };
+        let Some(slot) = self.slots.get_mut(&endpoint) else {
+            return;
+        };
         let at = message.at;
         self.bytes += u64::from(length(message));
         self.live.insert(
@@ -110,7 +138,10 @@ impl Core {
             },
         );
         slot.retries_in_hand += usize::from(is_retry(row));
-        let startable = slot.keys.as_mut().is_none_or(|keys| keys.enter(order_key, at));
+        let startable = slot
+            .keys
+            .as_mut()
+            .is_none_or(|keys| keys.enter(order_key, at));
         if startable {
             if slot.plan.order == Order::Endpoint {
                 let place = slot.queue.partition_point(|queued| *queued < at);
@@ -125,7 +156,9 @@ impl Core {
     /// Puts a row into the store.
     pub(super) fn park(&mut self, parked: Parked) {
         let key = parked.key;
-        let Some(slot) = self.slots.get_mut(&key.endpoint) else { return };
+        let Some(slot) = self.slots.get_mut(&key.endpoint) else {
+            return;
+        };
         slot.parked += 1;
         slot.parked_bytes += u64::from(parked.bytes);
         slot.head(kind_of(key)).note(key);
@@ -138,17 +171,24 @@ impl Core {
 
     /// Parks a delivery behind an earlier one with the same ordering key.
     pub(super) fn park_behind(&mut self, parked: Parked) {
-        if let Some(keys) =
-            self.slots.get_mut(&parked.key.endpoint).and_then(|slot| slot.keys.as_mut())
+        if let Some(keys) = self
+            .slots
+            .get_mut(&parked.key.endpoint)
+            .and_then(|slot| slot.keys.as_mut())
         {
             keys.parked(parked.order_key);
         }
-        self.park(Parked { reason: ParkReason::Behind, ..parked });
+        self.park(Parked {
+            reason: ParkReason::Behind,
+            ..parked
+        });
     }
 
     /// Takes a row out of the store.
     pub(super) fn unpark(&mut self, key: ParkedKey, bytes: u32) {
-        let Some(slot) = self.slots.get_mut(&key.endpoint) else { return };
+        let Some(slot) = self.slots.get_mut(&key.endpoint) else {
+            return;
+        };
         slot.parked = slot.parked.saturating_sub(1);
         slot.parked_bytes = slot.parked_bytes.saturating_sub(bytes.into());
         self.parked = self.parked.saturating_sub(1);
@@ -166,7 +206,9 @@ impl Core {
         more: bool,
         out: &mut Vec<Command>,
     ) {
-        let Some(slot) = self.slots.get(&read.endpoint) else { return };
+        let Some(slot) = self.slots.get(&read.endpoint) else {
+            return;
+        };
         if slot.keys.as_ref().is_some_and(|keys| keys.loading) {
             return self.load_keys(&read, &rows, more);
         }
@@ -202,12 +244,17 @@ impl Core {
         out: &mut Vec<Command>,
     ) -> bool {
         let key = parked.key;
-        let delivery = Delivery { at: key.at, endpoint: key.endpoint };
+        let delivery = Delivery {
+            at: key.at,
+            endpoint: key.endpoint,
+        };
         if self.live.contains_key(&delivery) || self.unapplied.keys.contains(&key) {
             return true; // in hand already, or just finished
         }
         let room = self.has_room();
-        let Some(slot) = self.slots.get_mut(&key.endpoint) else { return true };
+        let Some(slot) = self.slots.get_mut(&key.endpoint) else {
+            return true;
+        };
         let app = slot.plan.app;
         if slot.plan.deleted {
             self.unpark(key, parked.bytes);
@@ -237,11 +284,21 @@ impl Core {
             }
             if let Some(due) = keys.behind(parked.order_key, now, from_backlog) {
                 self.unpark(key, parked.bytes);
-                self.park_behind(Parked { key: ParkedKey { due, ..key }, ..parked.clone() });
+                self.park_behind(Parked {
+                    key: ParkedKey { due, ..key },
+                    ..parked.clone()
+                });
                 return true;
             }
         }
-        self.enter(now, message, key.endpoint, course, Some(key), parked.order_key);
+        self.enter(
+            now,
+            message,
+            key.endpoint,
+            course,
+            Some(key),
+            parked.order_key,
+        );
         true
     }
 
@@ -252,8 +309,13 @@ impl Core {
             .slots
             .iter()
             .filter(|(endpoint, slot)| {
-                let first = slot.queue.front().map(|at| Delivery { at: *at, endpoint: **endpoint });
-                first.and_then(|d| self.live.get(&d)).is_some_and(|live| live.entered <= limit)
+                let first = slot.queue.front().map(|at| Delivery {
+                    at: *at,
+                    endpoint: **endpoint,
+                });
+                first
+                    .and_then(|d| self.live.get(&d))
+                    .is_some_and(|live| live.entered <= limit)
             })
             .map(|(endpoint, _)| *endpoint)
             .collect();
@@ -265,13 +327,16 @@ impl Core {
     /// Parks what waits in memory: all of it, or what came before `limit`. At ordered endpoints
     /// always all, so that memory never holds something younger than the store does.
     pub(super) fn spill(&mut self, endpoint: EndpointNo, limit: Option<Timestamp>) {
-        let Some(slot) = self.slots.get_mut(&endpoint) else { return };
+        let Some(slot) = self.slots.get_mut(&endpoint) else {
+            return;
+        };
         let limit = limit.filter(|_| slot.plan.order == Order::None);
         let mut waiting: Vec<Position> = slot.queue.drain(..).collect();
         if let Some(keys) = slot.keys.as_mut() {
             let live = &self.live;
             waiting = keys.drain(|at| {
-                live.get(&Delivery { at, endpoint }).is_some_and(|live| live.sending)
+                live.get(&Delivery { at, endpoint })
+                    .is_some_and(|live| live.sending)
             });
         }
         let mut stay = VecDeque::new();
@@ -291,7 +356,9 @@ impl Core {
     }
 
     fn put_back(&mut self, delivery: Delivery) {
-        let Some(live) = self.live.remove(&delivery) else { return };
+        let Some(live) = self.live.remove(&delivery) else {
+            return;
+        };
         let bytes = length(&live.message);
         self.bytes = self.bytes.saturating_sub(bytes.into());
         match live.row {
@@ -308,7 +375,13 @@ impl Core {
             }
             None => {
                 self.close(delivery.at);
-                self.park(row(delivery, Timestamp::ZERO, live.course, bytes, live.order_key));
+                self.park(row(
+                    delivery,
+                    Timestamp::ZERO,
+                    live.course,
+                    bytes,
+                    live.order_key,
+                ));
             }
         }
     }
@@ -330,7 +403,11 @@ pub(super) fn length(message: &Message) -> u32 {
 
 /// Which sort of row this is.
 pub(super) fn kind_of(key: ParkedKey) -> Kind {
-    if key.due == Timestamp::ZERO { Kind::Backlog } else { Kind::Retry }
+    if key.due == Timestamp::ZERO {
+        Kind::Backlog
+    } else {
+        Kind::Retry
+    }
 }
 
 /// Whether the row a delivery came from waits for a time.
@@ -354,7 +431,11 @@ pub(super) fn row(
         ParkReason::Retry
     };
     Parked {
-        key: ParkedKey { endpoint: delivery.endpoint, due, at: delivery.at },
+        key: ParkedKey {
+            endpoint: delivery.endpoint,
+            due,
+            at: delivery.at,
+        },
         attempts: course.attempts,
         base: course.base,
         reason,

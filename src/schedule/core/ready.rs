@@ -40,7 +40,9 @@ impl Ring {
         for _ in 0..self.turns.len() {
             let app = self.turns.pop_front()?;
             let alone = self.turns.is_empty();
-            let Some(turn) = self.apps.get_mut(&app) else { continue };
+            let Some(turn) = self.apps.get_mut(&app) else {
+                continue;
+            };
             if turn.in_flight >= share && !alone {
                 self.turns.push_back(app);
                 continue;
@@ -73,7 +75,9 @@ impl Ring {
 
     /// Endpoints that wait for their turn.
     pub(super) fn waiting(&self) -> impl Iterator<Item = EndpointNo> {
-        self.apps.values().flat_map(|turn| turn.endpoints.iter().copied())
+        self.apps
+            .values()
+            .flat_map(|turn| turn.endpoints.iter().copied())
     }
 }
 
@@ -85,14 +89,18 @@ impl Core {
         }
         let share = (self.settings.max_in_flight / 4).max(1);
         while self.in_flight < self.settings.max_in_flight {
-            let Some(endpoint) = self.ring.next(share) else { break };
+            let Some(endpoint) = self.ring.next(share) else {
+                break;
+            };
             self.serve(now, endpoint, out);
         }
     }
 
     /// The endpoint may have something to start: it gets a turn.
     pub(super) fn wake(&mut self, endpoint: EndpointNo) {
-        let Some(slot) = self.slots.get_mut(&endpoint) else { return };
+        let Some(slot) = self.slots.get_mut(&endpoint) else {
+            return;
+        };
         if !slot.ready && slot.has_work() {
             slot.ready = true;
             self.ring.push(slot.plan.app, endpoint);
@@ -101,7 +109,9 @@ impl Core {
 
     /// One turn: at most one attempt, so that others get theirs.
     fn serve(&mut self, now: Timestamp, endpoint: EndpointNo, out: &mut Vec<Command>) {
-        let Some(slot) = self.slots.get_mut(&endpoint) else { return };
+        let Some(slot) = self.slots.get_mut(&endpoint) else {
+            return;
+        };
         slot.ready = false;
         if slot.plan.deleted {
             return self.read_more(now, endpoint, out);
@@ -123,18 +133,17 @@ impl Core {
     }
 
     /// Starts the first delivery of the queue; false = there was none, or it must wait.
-    fn start_next(
-        &mut self,
-        now: Timestamp,
-        endpoint: EndpointNo,
-        out: &mut Vec<Command>,
-    ) -> bool {
-        let Some(slot) = self.slots.get_mut(&endpoint) else { return false };
+    fn start_next(&mut self, now: Timestamp, endpoint: EndpointNo, out: &mut Vec<Command>) -> bool {
+        let Some(slot) = self.slots.get_mut(&endpoint) else {
+            return false;
+        };
         if slot.plan.order == Order::Endpoint && slot.in_flight > 0 {
             return false;
         }
         while let Some(at) = slot.queue.pop_front() {
-            let Some(live) = self.live.get_mut(&Delivery { at, endpoint }) else { continue };
+            let Some(live) = self.live.get_mut(&Delivery { at, endpoint }) else {
+                continue;
+            };
             if live.sending {
                 continue;
             }
@@ -159,7 +168,9 @@ impl Core {
     /// Asks for parked rows when the queue runs low.
     fn read_more(&mut self, now: Timestamp, endpoint: EndpointNo, out: &mut Vec<Command>) {
         let settled = self.settled_so_far();
-        let Some(slot) = self.slots.get_mut(&endpoint) else { return };
+        let Some(slot) = self.slots.get_mut(&endpoint) else {
+            return;
+        };
         let limit = slot.page();
         let low = slot.queue.len() < limit / 2;
         for kind in [Kind::Retry, Kind::Backlog] {
@@ -168,7 +179,13 @@ impl Core {
             if wanted && !head.reading {
                 head.reading = true;
                 let after = head.cursor;
-                out.push(Command::Read(Read { endpoint, kind, after, limit, settled }));
+                out.push(Command::Read(Read {
+                    endpoint,
+                    kind,
+                    after,
+                    limit,
+                    settled,
+                }));
             }
         }
         let loading = slot.keys.as_ref().is_some_and(|keys| keys.loading);
@@ -178,7 +195,9 @@ impl Core {
     }
 
     pub(super) fn wake_at(&mut self, endpoint: EndpointNo, at: Timestamp) {
-        let Some(slot) = self.slots.get_mut(&endpoint) else { return };
+        let Some(slot) = self.slots.get_mut(&endpoint) else {
+            return;
+        };
         // A timer that fires early only costs a look, so one pending timer per endpoint is enough.
         if slot.timer.is_none_or(|set| at < set) {
             slot.timer = Some(at);

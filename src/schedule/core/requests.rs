@@ -18,14 +18,17 @@ impl Core {
             return;
         };
         let before = std::mem::replace(&mut slot.plan, plan);
-        slot.throttle.set_limits(slot.plan.concurrency, slot.plan.rate);
+        slot.throttle
+            .set_limits(slot.plan.concurrency, slot.plan.rate);
         if slot.plan.sending && !before.sending {
             // switching on resets the failures, and the backlog starts with a slow ramp.
             slot.health = health::enabled(slot.health);
             slot.throttle.restart();
             self.mark_dirty(endpoint);
         }
-        let Some(slot) = self.slots.get_mut(&endpoint) else { return };
+        let Some(slot) = self.slots.get_mut(&endpoint) else {
+            return;
+        };
         let (sending, deleted) = (slot.plan.sending, slot.plan.deleted);
         let reordered = slot.plan.order != before.order;
         if reordered || !sending {
@@ -43,7 +46,9 @@ impl Core {
 
     /// What the store remembers of an endpoint.
     pub(super) fn restore(&mut self, now: Timestamp, endpoint: EndpointNo, state: EndpointState) {
-        let Some(slot) = self.slots.get_mut(&endpoint) else { return };
+        let Some(slot) = self.slots.get_mut(&endpoint) else {
+            return;
+        };
         slot.health = state.health;
         slot.parked = state.parked;
         slot.parked_bytes = state.parked_bytes;
@@ -73,7 +78,9 @@ impl Core {
     ) {
         for stored in deliveries {
             let delivery = stored.delivery;
-            let Some(slot) = self.slots.get(&delivery.endpoint) else { continue };
+            let Some(slot) = self.slots.get(&delivery.endpoint) else {
+                continue;
+            };
             if slot.plan.deleted || self.live.contains_key(&delivery) {
                 continue;
             }
@@ -113,7 +120,9 @@ impl Core {
                 continue;
             }
             let Some(row) = stored.row else { continue };
-            let Some(slot) = self.slots.get(&delivery.endpoint) else { continue };
+            let Some(slot) = self.slots.get(&delivery.endpoint) else {
+                continue;
+            };
             let app = slot.plan.app;
             self.unpark(row.key, row.bytes);
             self.settlement.cancelled.push(delivery);
@@ -123,7 +132,9 @@ impl Core {
 
     /// A delivery that waits in memory is cancelled.
     fn forget(&mut self, delivery: Delivery, out: &mut Vec<Command>) {
-        let Some(live) = self.live.remove(&delivery) else { return };
+        let Some(live) = self.live.remove(&delivery) else {
+            return;
+        };
         let bytes = super::parked::length(&live.message);
         self.bytes = self.bytes.saturating_sub(bytes.into());
         match live.row {
@@ -134,13 +145,19 @@ impl Core {
         if let Some(slot) = self.slots.get_mut(&delivery.endpoint) {
             slot.retries_in_hand -=
                 usize::from(super::parked::is_retry(live.row)).min(slot.retries_in_hand);
-            if let Some(next) =
-                slot.keys.as_mut().and_then(|keys| keys.ended(live.order_key, delivery.at))
+            if let Some(next) = slot
+                .keys
+                .as_mut()
+                .and_then(|keys| keys.ended(live.order_key, delivery.at))
             {
                 slot.queue.push_back(next);
             }
         }
-        out.push(Command::Ended(live.message.app, bytes.into(), Ending::Cancelled));
+        out.push(Command::Ended(
+            live.message.app,
+            bytes.into(),
+            Ending::Cancelled,
+        ));
     }
 }
 

@@ -134,6 +134,8 @@ impl Slot {
 
     /// Rows to read at once: what can start soon.
     pub(super) fn page(&self) -> usize {
-        usize::from(self.plan.concurrency).saturating_mul(2).clamp(8, 256)
+        usize::from(self.plan.concurrency)
+            .saturating_mul(2)
+            .clamp(8, 256)
     }
 }
