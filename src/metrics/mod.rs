@@ -1,8 +1,10 @@
 //! Every metric name in one list, with its help text. Label sets are bounded and named here.
 
 mod commit;
+mod schedule;
 
 pub use commit::CommitMetrics;
+pub use schedule::{Figures, ScheduleMetrics};
 
 /// A metric as `/metrics` shows it.
 pub struct Metric {
