@@ -5,8 +5,8 @@
 //! later, when its endpoint is switched off, or when it waited [`Settings::spill_after`]: so memory
 //! never grows with the backlog and the checkpoint always moves.
 //!
-//! Fairness: applications take turns, and within one its endpoints; no application gets more than a
-//! quarter of all slots while others wait. Order, where asked for: see [`order`].
+//! Fairness: applications take turns, and within one its endpoints; no application may have more
+//! than twice as many attempts under way as there are free slots. Order, where asked for: see [`order`].
 //!
 //! Elsewhere: limits of one endpoint (`policy::limit`), what an outcome means (`policy::retry`,
 //! `policy::health`), carrying out commands (`schedule::driver`).

@@ -573,7 +573,7 @@ fn hand_in(lane: &Lane, under_way: &mut UnderWay) {
 }
 
 /// Rows with the messages of those that are due.
-fn read_page(reader: &dyn Reader, read: Read, now: Timestamp) -> Input {
+pub fn read_page(reader: &dyn Reader, read: Read, now: Timestamp) -> Input {
     let until = match read.kind {
         Kind::Backlog => Timestamp::ZERO,
         Kind::Retry => Timestamp::MAX,

@@ -15,7 +15,7 @@ mod handle;
 mod plan;
 mod recover;
 
-pub use announce::{Announcer, OPERATOR};
-pub use driver::{Attempts, Driver, Exchange, Inbox, Parts};
+pub use announce::{Announcer, OPERATOR, Teller};
+pub use driver::{Attempts, Driver, Exchange, Inbox, Parts, read_page};
 pub use handle::{DeliveryView, Error, Handle, Request, Status};
-pub use recover::{Recovery, begin};
+pub use recover::{Recovery, begin, open_deliveries};

@@ -14,7 +14,7 @@ use super::plan;
 use crate::base::Timestamp;
 use crate::config;
 use crate::directory::Directory;
-use crate::model::{Delivery, Endpoint, EndpointNo, Message, Order, ParkedKey, Position};
+use crate::model::{Delivery, EndpointNo, Message, Order, ParkedKey, Position};
 use crate::store::{self, Lane, Reader};
 
 /// Messages looked at in one step.
@@ -112,54 +112,12 @@ impl Recovery {
     }
 
     fn open_targets(&self, message: &Message) -> Result<Vec<EndpointNo>, store::Error> {
-        if message.targets.is_empty() {
-            return Ok(Vec::new());
-        }
-        let attempts = self.reader.attempts(message.at, None)?;
-        let mut open = Vec::new();
-        for &endpoint in &message.targets {
-            let delivery = Delivery {
-                at: message.at,
-                endpoint,
-            };
-            let backlog = ParkedKey {
-                endpoint,
-                due: Timestamp::ZERO,
-                at: message.at,
-            };
-            let settled = attempts.iter().any(|attempt| attempt.endpoint == endpoint)
-                || self.reader.parked_row(backlog)?.is_some()
-                || self.reader.is_cancelled(delivery)?
-                || self.is_behind(endpoint, message.at)?;
-            if !settled {
-                open.push(endpoint);
-            }
-        }
-        Ok(open)
-    }
-
-    /// At an endpoint with `order: key` a delivery that was never tried may be parked behind an
-    /// earlier one, under a due time that only the rows know.
-    fn is_behind(&self, endpoint: EndpointNo, at: Position) -> Result<bool, store::Error> {
-        let by_key = |ep: &Arc<Endpoint>| ep.order == Order::Key;
-        if !self.directory.peek().endpoint(endpoint).is_some_and(by_key) {
-            return Ok(false);
-        }
-        let mut after = Some(ParkedKey {
-            endpoint,
-            due: Timestamp::ZERO,
-            at: Position::END,
-        });
-        loop {
-            let rows = self.reader.parked(endpoint, after, Timestamp::MAX, PAGE)?;
-            if rows.iter().any(|row| row.key.at == at) {
-                return Ok(true);
-            }
-            match rows.last() {
-                Some(last) if rows.len() == PAGE => after = Some(last.key),
-                _ => return Ok(false),
-            }
-        }
+        let snapshot = self.directory.peek();
+        open_deliveries(self.reader.as_ref(), message, |endpoint| {
+            snapshot
+                .endpoint(endpoint)
+                .is_some_and(|ep| ep.order == Order::Key)
+        })
     }
 
     fn count(&self, message: &Message, deliveries: usize) {
@@ -173,6 +131,60 @@ impl Recovery {
             .chain([self.directory.total()])
         {
             load.add(deliveries, bytes.saturating_mul(deliveries));
+        }
+    }
+}
+
+/// The endpoints for which a message behind the checkpoint is open: nothing in the store says that
+/// its delivery was tried, parked or cancelled. `by_key` tells endpoints with `order: key`.
+pub fn open_deliveries(
+    reader: &dyn Reader,
+    message: &Message,
+    by_key: impl Fn(EndpointNo) -> bool,
+) -> Result<Vec<EndpointNo>, store::Error> {
+    if message.targets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let attempts = reader.attempts(message.at, None)?;
+    let mut open = Vec::new();
+    for &endpoint in &message.targets {
+        let at = message.at;
+        let backlog = ParkedKey {
+            endpoint,
+            due: Timestamp::ZERO,
+            at,
+        };
+        let settled = attempts.iter().any(|attempt| attempt.endpoint == endpoint)
+            || reader.parked_row(backlog)?.is_some()
+            || reader.is_cancelled(Delivery { at, endpoint })?
+            || (by_key(endpoint) && is_behind(reader, endpoint, at)?);
+        if !settled {
+            open.push(endpoint);
+        }
+    }
+    Ok(open)
+}
+
+/// With `order: key` a delivery that was never tried may be parked behind an earlier one, under a
+/// due time that only the rows know.
+fn is_behind(
+    reader: &dyn Reader,
+    endpoint: EndpointNo,
+    at: Position,
+) -> Result<bool, store::Error> {
+    let mut after = Some(ParkedKey {
+        endpoint,
+        due: Timestamp::ZERO,
+        at: Position::END,
+    });
+    loop {
+        let rows = reader.parked(endpoint, after, Timestamp::MAX, PAGE)?;
+        if rows.iter().any(|row| row.key.at == at) {
+            return Ok(true);
+        }
+        match rows.last() {
+            Some(last) if rows.len() == PAGE => after = Some(last.key),
+            _ => return Ok(false),
         }
     }
 }
