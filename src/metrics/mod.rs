@@ -1,5 +1,9 @@
 //! Every metric name in one list, with its help text. Label sets are bounded and named here.
 
+mod commit;
+
+pub use commit::CommitMetrics;
+
 /// A metric as `/metrics` shows it.
 pub struct Metric {
     /// Name, with unit and `_total` as Prometheus wants them.

@@ -1,8 +1,9 @@
-//! Integration tests: one binary, one module per subject, all against the real binary.
+//! Integration tests: one binary, one module per subject, most of them against the real binary.
 //!
 //! They need `scripts/install-test-deps` (npm and PyPI packages, Prometheus); a missing one is a
 //! failure that names the script, never a skip.
 
+mod config;
 mod crash;
 mod gateway;
 mod kit;
