@@ -43,6 +43,13 @@ impl Reply {
         self.headers.get(name)?.to_str().ok()
     }
 
+    /// The text of an answer that must have this status.
+    #[track_caller]
+    pub(crate) fn expect_text(self, status: u16) -> String {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text());
+        self.text()
+    }
+
     /// The JSON of an answer that must have this status.
     #[track_caller]
     pub(crate) fn expect(self, status: u16) -> Value {

@@ -7,6 +7,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::disallowed_methods,
+    clippy::print_stderr,
     reason = "test kit: a failure is a failed test, and it owns clocks, tasks and sockets"
 )]
 
@@ -16,12 +17,12 @@ mod receiver;
 mod setup;
 
 pub(crate) use http::{Client, Reply};
-pub(crate) use process::{Gateway, Output, run_to_end, spawn_logged};
+pub(crate) use process::{Gateway, run_to_end, spawn_logged};
 pub(crate) use receiver::{Answer, Received, Receiver};
-pub(crate) use setup::{EndpointRef, endpoint, message, send};
+pub(crate) use setup::{endpoint, message, send};
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Long enough for a loaded machine with two cores; a test that reaches it has failed.
 pub(crate) const SOON: Duration = Duration::from_secs(15);
@@ -47,12 +48,14 @@ pub(crate) async fn pause(time: Duration) {
     tokio::time::sleep(time).await;
 }
 
-/// Seconds and fraction since the epoch.
-pub(crate) fn unix_now() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs_f64()
+/// Reads the clock, to measure how long something took.
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// Prints a fact that belongs to the test's result.
+pub(crate) fn say(line: &str) {
+    eprintln!("{line}");
 }
 
 /// A seed for this run, from the environment if it is set there, printed in any case.

@@ -41,23 +41,7 @@ impl Gateway {
         address: SocketAddr,
         settings: Vec<(String, String)>,
     ) -> Self {
-        let defaults = [
-            ("server.listen", address.to_string()),
-            ("storage.dir", dir.path().join("data").display().to_string()),
-            ("storage.reserve", "1MiB".to_owned()),
-            ("delivery.allow_networks", "127.0.0.0/8".to_owned()),
-            ("delivery.retry_schedule", "1,1,2".to_owned()),
-            ("log.level", "info".to_owned()),
-        ];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_posthaste"));
-        command.arg("serve").current_dir(dir.path());
-        command.env("POSTHASTE_ADMIN_KEY", KEY);
-        for (key, value) in defaults {
-            command.env(variable(key), value);
-        }
-        for (key, value) in &settings {
-            command.env(variable(key), value);
-        }
+        let mut command = command(dir.path(), address, &settings);
         let child = spawn_logged(&mut command, &dir.path().join("gateway.log"));
         let mut gateway = Self {
             child,
@@ -129,6 +113,17 @@ impl Gateway {
         self.stopped()
     }
 
+    /// Starts another process on the same data, on another port, and waits for its end.
+    pub(crate) async fn second_start(&self) -> ExitStatus {
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let mut command = command(self.dir.path(), address, &self.settings);
+        let mut child = spawn_logged(&mut command, &self.dir.path().join("second.log"));
+        let ended = eventually("the second gateway gives up", SOON, async || {
+            child.try_wait().unwrap()
+        });
+        ended.await
+    }
+
     /// Sends a signal by name.
     pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill")
@@ -190,6 +185,28 @@ impl Stopped {
     pub(crate) async fn start(self) -> Gateway {
         Gateway::launch(self.dir, self.address, self.settings).await
     }
+}
+
+/// The binary with everything a test needs set, and `settings` on top.
+fn command(dir: &Path, address: SocketAddr, settings: &[(String, String)]) -> Command {
+    let defaults = [
+        ("server.listen", address.to_string()),
+        ("storage.dir", dir.join("data").display().to_string()),
+        ("storage.reserve", "1MiB".to_owned()),
+        ("delivery.allow_networks", "127.0.0.0/8".to_owned()),
+        ("delivery.retry_schedule", "1,1,2".to_owned()),
+        ("log.level", "info".to_owned()),
+    ];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_posthaste"));
+    command.arg("serve").current_dir(dir);
+    command.env("POSTHASTE_ADMIN_KEY", KEY);
+    for (key, value) in defaults {
+        command.env(variable(key), value);
+    }
+    for (key, value) in settings {
+        command.env(variable(key), value);
+    }
+    command
 }
 
 /// `delivery.timeout` to `POSTHASTE__DELIVERY__TIMEOUT`.

@@ -184,7 +184,8 @@ impl Receiver {
         count: usize,
         within: Duration,
     ) -> Vec<Received> {
-        self.matching(path, count, within, Received::is_success).await
+        self.matching(path, count, within, Received::is_success)
+            .await
     }
 
     async fn matching(
@@ -257,7 +258,13 @@ async fn handle(shared: &Shared, request: Request<Incoming>) -> Response<Full<By
 }
 
 impl State {
-    fn arrive(&mut self, path: String, headers: HeaderMap, body: Bytes, start: Instant) -> Received {
+    fn arrive(
+        &mut self,
+        path: String,
+        headers: HeaderMap,
+        body: Bytes,
+        start: Instant,
+    ) -> Received {
         let id = headers
             .get("webhook-id")
             .map_or("", |value| value.to_str().unwrap())

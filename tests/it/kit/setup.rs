@@ -61,10 +61,7 @@ pub(crate) fn message(payload: Value) -> Value {
 pub(crate) async fn send(gateway: &Gateway, app: &str, n: usize) -> String {
     let made = gateway
         .api()
-        .post(
-            &format!("/api/v1/app/{app}/msg"),
-            &message(json!({"n": n})),
-        )
+        .post(&format!("/api/v1/app/{app}/msg"), &message(json!({"n": n})))
         .await
         .expect(202);
     made["id"].as_str().unwrap().to_owned()
