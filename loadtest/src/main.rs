@@ -35,8 +35,16 @@ use receiver::Receiver;
 use report::{latency, say};
 use signature::Verifier;
 
-fn main() -> anyhow::Result<ExitCode> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    command(Cli::parse().command).unwrap_or_else(|error| {
+        say(&format!("FAULT: {error:#}"));
+        ExitCode::from(2)
+    })
+}
+
+/// Success only if every promise held; failure (1) if one was broken; 2 if there was no run.
+fn command(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Run(args) => {
             let report = run::run(&args)?;
             say(&report.table());
