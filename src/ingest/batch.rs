@@ -11,9 +11,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 
 use super::limits::Reserved;
-use super::{
-    Accepted, Admission, Claim, Ingest, Key, Refused, Submission, keys, length, parse,
-};
+use super::{Accepted, Admission, Claim, Ingest, Key, Refused, Submission, keys, length, parse};
 use crate::base::task;
 use crate::directory::AppEntry;
 use crate::lane;
@@ -50,7 +48,7 @@ impl Ingest {
             rest = tail;
             let mut drafted = self.draft(&mut run, chunk, &submission).await;
             // At most two chunks in the lane: the one being committed and the one behind it.
-            let before = std::mem::replace(&mut under_way, None);
+            let before = under_way.take();
             match self.hand_in(&mut drafted) {
                 Err(Refused::Overloaded { .. }) if before.is_some() => {
                     self.finish(&mut run, before).await;
@@ -93,10 +91,13 @@ impl Ingest {
     /// How many of `lines` go into one append.
     fn chunk(&self, lines: &[Bytes]) -> usize {
         let mut bytes = 0;
-        let fits = lines.iter().take(self.config().max_group).take_while(|line| {
-            bytes += line.len();
-            bytes <= CHUNK_BYTES
-        });
+        let fits = lines
+            .iter()
+            .take(self.config().max_group)
+            .take_while(|line| {
+                bytes += line.len();
+                bytes <= CHUNK_BYTES
+            });
         fits.count().max(1)
     }
 
@@ -199,7 +200,7 @@ impl Ingest {
         drafted.batch.clear();
         let (reply, answer) = tokio::sync::oneshot::channel();
         task::detach(async move {
-            if reply.send(ticket.committed().await).is_err() {} // the caller went away
+            drop(reply.send(ticket.committed().await)); // the caller went away
         });
         drafted.answer = Some(answer);
         Ok(())
