@@ -5,6 +5,12 @@
 //! doctored snippet and sees it complain. Text search on purpose: a rule that needs a parser is a
 //! rule nobody can predict. Paths are relative to the repository.
 
+#![expect(
+    clippy::string_slice,
+    clippy::expect_used,
+    reason = "offsets come from match_indices, and a repository that cannot be read is a failure"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -211,7 +217,7 @@ fn names(code: &str, name: &str, is_ours_too: bool) -> bool {
         let rooted = before
             .strip_suffix("::")
             .map(|outer| !outer.ends_with(|c: char| is_name(c) || c == '>'));
-        ends && rooted.unwrap_or(!is_ours_too && !before.ends_with(is_name))
+        ends && rooted.unwrap_or_else(|| !is_ours_too && !before.ends_with(is_name))
     })
 }
 

@@ -13,8 +13,9 @@ mod snapshot;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
+use crate::base::task;
 use crate::lane::{self, Lane};
 use crate::model::{ApiKey, Application, Endpoint, EventType};
 use crate::store::{self, ConfigKind, ConfigRow, Reader};
@@ -68,6 +69,7 @@ pub struct Directory {
     changed: mpsc::Sender<Arc<Endpoint>>,
     /// One change at a time.
     changing: Mutex<()>,
+    total: Arc<Load>,
 }
 
 impl Directory {
@@ -92,12 +94,18 @@ impl Directory {
             lane,
             changed,
             changing: Mutex::new(()),
+            total: Arc::default(),
         })
     }
 
     /// The current snapshot, for a look that does not last.
     pub fn peek(&self) -> Guard<Arc<Snapshot>> {
         self.current.load()
+    }
+
+    /// Unfinished deliveries of all applications together.
+    pub const fn total(&self) -> &Arc<Load> {
+        &self.total
     }
 
     /// The current snapshot, to keep.
@@ -142,6 +150,28 @@ impl Directory {
             }
         }
         Ok(answer)
+    }
+
+    /// [`Directory::change`] in a task of its own, which ends even if the caller goes away (a
+    /// connection that breaks must not leave the snapshot behind the store). Cancel safe.
+    pub async fn carry_out<T, E>(
+        self: &Arc<Self>,
+        edit: impl FnOnce(&mut Draft) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let directory = Arc::clone(self);
+        task::detach(async move {
+            let done = directory.change(edit).await;
+            if reply.send(done).is_err() {} // the caller went away; the change stands
+        });
+        match answer.await {
+            Ok(done) => done,
+            Err(_) => Err(Error::Lane(lane::Error::Failed).into()), // the runtime is ending
+        }
     }
 }
 

@@ -24,6 +24,7 @@ pub struct Snapshot {
     event_types: Arc<BTreeMap<String, Arc<EventType>>>,
     keys: Arc<HashMap<KeyId, Arc<ApiKey>>>,
     instance: Arc<BTreeMap<String, serde_json::Value>>,
+    total: Arc<Load>,
     next_app: u32,
     next_endpoint: u32,
 }
@@ -40,14 +41,35 @@ pub struct AppEntry {
     routes: OnceLock<Arc<Routes>>,
 }
 
-/// Unfinished deliveries of one application: counted up at acceptance, down when they end.
+/// Unfinished deliveries of one application: counted up at acceptance, down when they end. What is
+/// counted here is counted in the sum of all applications as well.
 #[derive(Debug, Default)]
 pub struct Load {
     deliveries: AtomicU64,
     bytes: AtomicU64,
+    /// The sum that this is a part of; `None` for the sum itself.
+    total: Option<Arc<Load>>,
+}
+
+impl Drop for Load {
+    /// The application is gone: what it still had pending leaves the sum.
+    fn drop(&mut self) {
+        if let Some(total) = &self.total {
+            let (deliveries, bytes) = self.pending();
+            total.subtract(deliveries, bytes);
+        }
+    }
 }
 
 impl Load {
+    fn within(total: &Arc<Self>) -> Arc<Self> {
+        Arc::new(Self {
+            deliveries: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            total: Some(Arc::clone(total)),
+        })
+    }
+
     /// Deliveries not finished, and their payload bytes.
     pub fn pending(&self) -> (u64, u64) {
         (
@@ -60,18 +82,28 @@ impl Load {
     pub fn add(&self, deliveries: u64, bytes: u64) {
         self.deliveries.fetch_add(deliveries, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(total) = &self.total {
+            total.add(deliveries, bytes);
+        }
     }
 
     /// Counts them out; stops at zero.
     pub fn remove(&self, deliveries: u64, bytes: u64) {
-        for (counter, by) in [(&self.deliveries, deliveries), (&self.bytes, bytes)] {
-            if counter
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
-                    Some(n.saturating_sub(by))
-                })
-                .is_err()
-            {} // the closure never declines
+        let (deliveries, bytes) = self.subtract(deliveries, bytes);
+        if let Some(total) = &self.total {
+            total.subtract(deliveries, bytes);
         }
+    }
+
+    /// Answers what was really taken away.
+    fn subtract(&self, deliveries: u64, bytes: u64) -> (u64, u64) {
+        let take = |counter: &AtomicU64, by: u64| {
+            let before = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                Some(n.saturating_sub(by))
+            });
+            before.unwrap_or(0).min(by)
+        };
+        (take(&self.deliveries, deliveries), take(&self.bytes, bytes))
     }
 }
 
@@ -163,6 +195,11 @@ impl Snapshot {
         self.keys.values()
     }
 
+    /// Unfinished deliveries of all applications, the sum of their [`AppEntry::load`].
+    pub const fn total(&self) -> &Arc<Load> {
+        &self.total
+    }
+
     /// A value of the instance.
     pub fn instance(&self, name: &str) -> Option<&serde_json::Value> {
         self.instance.get(name)
@@ -190,7 +227,7 @@ impl Snapshot {
         } else {
             let entry = AppEntry {
                 app,
-                load: Arc::default(),
+                load: Load::within(&self.total),
                 endpoints: Vec::new(),
                 routes: OnceLock::new(),
             };

@@ -8,8 +8,13 @@
 //! Elsewhere: who calls them, and what is stored of it (`schedule`); the requests themselves
 //! (`deliver`, `client`).
 
+pub mod address;
 pub mod filter;
+pub mod header;
 pub mod health;
+mod key;
 pub mod limit;
 pub mod outcome;
 pub mod retry;
+pub mod sign;
+pub mod target;

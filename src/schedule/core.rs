@@ -5,8 +5,8 @@
 //! later, when its endpoint is switched off, or when it waited [`Settings::spill_after`]: so memory
 //! never grows with the backlog and the checkpoint always moves.
 //!
-//! Fairness: applications take turns, and within one its endpoints; no application gets more than a
-//! quarter of all slots while others wait. Order, where asked for: see [`order`].
+//! Fairness: applications take turns, and within one its endpoints; no application may have more
+//! than twice as many attempts under way as there are free slots. Order, where asked for: see [`order`].
 //!
 //! Elsewhere: limits of one endpoint (`policy::limit`), what an outcome means (`policy::retry`,
 //! `policy::health`), carrying out commands (`schedule::driver`).
@@ -37,6 +37,7 @@ use crate::policy::retry::RetryPlan;
 use crate::store::Settlement;
 
 use open::OpenLane;
+pub use order::order_key;
 use parked::Unapplied;
 use ready::Ring;
 use slot::{Live, Slot};
@@ -161,6 +162,20 @@ pub struct Stored {
     pub bytes: u32,
     /// Hash of its ordering key, or 0.
     pub order_key: u64,
+}
+
+impl Stored {
+    /// A delivery that is in memory: the store has nothing to add.
+    pub const fn in_memory(delivery: Delivery) -> Self {
+        Self {
+            delivery,
+            row: None,
+            attempts: 0,
+            finished: false,
+            bytes: 0,
+            order_key: 0,
+        }
+    }
 }
 
 /// An attempt that ended.

@@ -4,6 +4,8 @@
 //! failure that names the script, never a skip.
 
 mod config;
+mod simulation;
+mod store;
 mod crash;
 mod gateway;
 mod kit;

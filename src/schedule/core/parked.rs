@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashbrown::HashSet;
 
@@ -12,6 +13,9 @@ use crate::model::{
     Delivery, EndpointNo, Message, Order, ParkReason, Parked, ParkedKey, Position, Trigger,
 };
 use crate::store::Settlement;
+
+/// A page for which there was no room is read again after this.
+const HOLD: Duration = Duration::from_millis(50);
 
 /// Rows that were taken out in a settlement which the store has not applied yet: a page read in
 /// between must not bring them back.
@@ -80,7 +84,7 @@ impl Core {
         }
         let order_key = slot.order_key(message);
         let ordered = slot.plan.order != Order::None;
-        let stays = room
+        let stays = (room || slot.has_floor())
             && slot.plan.sending
             && !slot.throttle.is_open()
             && slot.queue.len() < max_queue
@@ -226,10 +230,14 @@ impl Core {
             }
             last = Some(key);
         }
+        let stuck = last.is_none() && (more || next.is_some_and(|due| due <= now));
         if next.is_none() && more {
             next = Some(Timestamp::ZERO);
         }
         if let Some(slot) = self.slots.get_mut(&read.endpoint) {
+            if stuck {
+                slot.hold_reads = now.plus(HOLD); // no room, or the store cannot be read
+            }
             slot.head(read.kind).read(last, next);
         }
         self.wake(read.endpoint);
@@ -261,7 +269,7 @@ impl Core {
             out.push(Command::Ended(app, parked.bytes.into(), Ending::Cancelled));
             return true;
         }
-        if !slot.plan.sending || !room {
+        if !slot.plan.sending || !(room || slot.has_floor()) {
             return false;
         }
         let Some(message) = message else {

@@ -34,16 +34,16 @@ impl Ring {
         turn.endpoints.push_back(endpoint);
     }
 
-    /// Takes the next endpoint of the next application that has less than `share` attempts under
-    /// way, or of any if it is alone.
-    fn next(&mut self, share: usize) -> Option<EndpointNo> {
+    /// Takes the next endpoint of the next application. An application may have at most twice as many
+    /// attempts under way as there are `free` slots: alone it gets two thirds of all, and however many
+    /// hang, some slots stay free for the others.
+    fn next(&mut self, free: usize) -> Option<EndpointNo> {
         for _ in 0..self.turns.len() {
             let app = self.turns.pop_front()?;
-            let alone = self.turns.is_empty();
             let Some(turn) = self.apps.get_mut(&app) else {
                 continue;
             };
-            if turn.in_flight >= share && !alone {
+            if turn.in_flight >= free.saturating_mul(2) {
                 self.turns.push_back(app);
                 continue;
             }
@@ -87,9 +87,9 @@ impl Core {
         if self.draining {
             return;
         }
-        let share = (self.settings.max_in_flight / 4).max(1);
         while self.in_flight < self.settings.max_in_flight {
-            let Some(endpoint) = self.ring.next(share) else {
+            let free = self.settings.max_in_flight - self.in_flight;
+            let Some(endpoint) = self.ring.next(free) else {
                 break;
             };
             self.serve(now, endpoint, out);
@@ -188,6 +188,10 @@ impl Core {
                 }));
             }
         }
+        let hold = slot.hold_reads;
+        if hold > now && (slot.backlog.due.is_some() || slot.retry.due.is_some()) {
+            return self.wake_at(endpoint, hold);
+        }
         let loading = slot.keys.as_ref().is_some_and(|keys| keys.loading);
         if let Some(due) = slot.retry.due.filter(|due| *due > now && !loading) {
             self.wake_at(endpoint, due);
@@ -234,7 +238,7 @@ impl Slot {
         if self.keys.as_ref().is_some_and(|keys| keys.loading) {
             return kind == Kind::Retry;
         }
-        if due > now || !low {
+        if due > now || !low || now < self.hold_reads {
             return false;
         }
         match (self.plan.order, kind) {

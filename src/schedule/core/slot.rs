@@ -10,6 +10,9 @@ use crate::policy::limit::Throttle;
 use super::order::Keys;
 use super::{Course, Kind, Plan};
 
+/// Deliveries that every endpoint may hold in memory, however full it is.
+const FLOOR: usize = 16;
+
 /// A delivery in memory.
 #[derive(Debug)]
 pub(super) struct Live {
@@ -42,6 +45,8 @@ pub(super) struct Slot {
     pub(super) keys: Option<Box<Keys>>,
     pub(super) parked: u64,
     pub(super) parked_bytes: u64,
+    /// No page is asked for before: there was no room for the last one.
+    pub(super) hold_reads: Timestamp,
     /// The earliest wake-up that is set.
     pub(super) timer: Option<Timestamp>,
     /// It is in the ring of endpoints that may have something to start.
@@ -110,6 +115,7 @@ impl Slot {
             keys,
             parked: 0,
             parked_bytes: 0,
+            hold_reads: Timestamp::ZERO,
             timer: None,
             ready: false,
             dirty: false,
@@ -130,6 +136,12 @@ impl Slot {
             Kind::Backlog => &mut self.backlog,
             Kind::Retry => &mut self.retry,
         }
+    }
+
+    /// Whether it may hold one more delivery in memory although memory is full: a few each, so that
+    /// one endpoint's backlog never keeps another from being served.
+    pub(super) fn has_floor(&self) -> bool {
+        self.queue.len() + self.in_flight < FLOOR
     }
 
     /// Rows to read at once: what can start soon.
