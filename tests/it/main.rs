@@ -11,3 +11,4 @@ mod gateway;
 mod kit;
 mod prometheus;
 mod real_payloads;
+mod sink;
