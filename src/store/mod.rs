@@ -18,6 +18,7 @@ use crate::model::{
     Position,
 };
 
+pub mod faults;
 pub mod fjall;
 pub mod model;
 
@@ -45,6 +46,13 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+}
+
+/// The answer to a configuration change made against another revision.
+fn stale(expected: u64, found: u64) -> Error {
+    Error::NotApplied(format!(
+        "the configuration is at revision {found}, the change was made at {expected}"
+    ))
 }
 
 /// Why a store refuses to open, in the operator's words (`reliability.md` D6).

@@ -1,0 +1,265 @@
+//! What a store holds, as plain ordered maps, and how each mutating call changes it.
+//!
+//! Owns: the meaning of the seam, written as simply as possible; the other implementations are
+//! compared with it. Pure. Elsewhere: durability, crashes and faults ([`super`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use crate::base::Timestamp;
+use crate::model::{
+    AppNo, Attempt, Delivery, EndpointNo, EndpointState, LaneId, Message, Parked, ParkedKey,
+    Position, Verdict,
+};
+
+use crate::store::{
+    Accept, ConfigKind, ConfigRow, IdempotencyKey, IdempotencyRecord, Lane, ListKey, Listed,
+    ListedAttempt, Page, Settlement, StoredAnswer,
+};
+
+/// One mutating call, kept until it is on stable storage.
+#[derive(Debug, Clone)]
+pub(super) enum Change {
+    Open(LaneId),
+    Append(Vec<Accept>),
+    Settle(Settlement),
+    Config(u64, Vec<ConfigRow>),
+    Remember([u8; 16], IdempotencyRecord),
+}
+
+/// Everything a store holds.
+#[derive(Debug, Clone, Default)]
+pub(super) struct State {
+    pub(super) messages: BTreeMap<Position, Message>,
+    pub(super) parked: BTreeMap<ParkedKey, Parked>,
+    attempts: BTreeMap<(Position, EndpointNo, u16), Attempt>,
+    pub(super) cancelled: BTreeSet<Delivery>,
+    pub(super) states: BTreeMap<EndpointNo, EndpointState>,
+    /// Every lane ever opened: checkpoint and last sequence number.
+    lanes: BTreeMap<LaneId, (u64, u64)>,
+    of_app: BTreeMap<AppNo, BTreeSet<ListKey>>,
+    of_endpoint: BTreeMap<EndpointNo, BTreeMap<ListKey, (u16, u8)>>,
+    event_ids: BTreeMap<AppNo, BTreeMap<String, Position>>,
+    idempotency: BTreeMap<[u8; 16], IdempotencyRecord>,
+    config: BTreeMap<(ConfigKind, Vec<u8>), Bytes>,
+    pub(super) revision: u64,
+}
+
+impl State {
+    /// Carries one call out.
+    pub(super) fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Open(lane) => {
+                self.lanes.entry(*lane).or_default();
+            }
+            Change::Append(batch) => batch.iter().for_each(|accept| self.append(accept)),
+            Change::Settle(settlement) => self.settle(settlement),
+            Change::Config(revision, rows) => {
+                self.revision = *revision;
+                for row in rows {
+                    let key = (row.kind, row.key.clone());
+                    self.config.insert(key, row.value.clone());
+                }
+            }
+            Change::Remember(key, record) => {
+                self.idempotency.insert(*key, record.clone());
+            }
+        }
+    }
+
+    fn append(&mut self, accept: &Accept) {
+        let message = &accept.message;
+        let at = message.at;
+        if let Some(IdempotencyKey { key, body }) = accept.idempotency {
+            let record = IdempotencyRecord {
+                body,
+                at: message.accepted,
+                answer: StoredAnswer::Message(at),
+            };
+            self.idempotency.insert(key, record);
+        }
+        if let Some(event_id) = message.event_id() {
+            let ids = self.event_ids.entry(message.app).or_default();
+            ids.insert(event_id.to_owned(), at);
+        }
+        let key = ListKey {
+            time: message.accepted,
+            at,
+            no: 0,
+        };
+        self.of_app.entry(message.app).or_default().insert(key);
+        self.lanes.entry(at.lane).or_default().1 = at.seq;
+        self.messages.insert(at, message.clone());
+    }
+
+    fn settle(&mut self, settlement: &Settlement) {
+        for attempt in &settlement.attempts {
+            let key = ListKey {
+                time: attempt.ended,
+                at: attempt.at,
+                no: attempt.no,
+            };
+            let entry = (attempt.outcome.status, verdict_code(attempt.verdict));
+            let list = self.of_endpoint.entry(attempt.endpoint).or_default();
+            list.insert(key, entry);
+            let place = (attempt.at, attempt.endpoint, attempt.no);
+            self.attempts.insert(place, attempt.clone());
+        }
+        for key in &settlement.unpark {
+            self.parked.remove(key);
+        }
+        for row in &settlement.park {
+            self.parked.insert(row.key, row.clone());
+        }
+        self.cancelled.extend(&settlement.cancelled);
+        self.states.extend(settlement.states.iter().copied());
+        for (lane, seq) in &settlement.checkpoint {
+            let checkpoint = &mut self.lanes.entry(*lane).or_default().0;
+            *checkpoint = (*checkpoint).max(*seq);
+        }
+    }
+
+    /// The highest lane ever opened.
+    pub(super) fn highest_lane(&self) -> LaneId {
+        self.lanes.keys().next_back().copied().unwrap_or_default()
+    }
+
+    /// Lanes with messages, and the newest one.
+    pub(super) fn lanes(&self) -> Vec<Lane> {
+        let newest = self.highest_lane();
+        let lanes = self.lanes.iter().map(|(&id, &(checkpoint, last))| Lane {
+            id,
+            checkpoint,
+            last,
+        });
+        lanes
+            .filter(|lane| lane.last > 0 || lane.id == newest)
+            .collect()
+    }
+
+    pub(super) fn fetch(&self, after: Position, limit: usize) -> Vec<Message> {
+        let end = Position {
+            lane: after.lane,
+            seq: u64::MAX,
+        };
+        if after >= end {
+            return Vec::new();
+        }
+        let range = (
+            std::ops::Bound::Excluded(after),
+            std::ops::Bound::Included(end),
+        );
+        let found = self.messages.range(range).take(limit);
+        found.map(|(_, message)| message.clone()).collect()
+    }
+
+    pub(super) fn parked(
+        &self,
+        endpoint: EndpointNo,
+        after: Option<ParkedKey>,
+        until: Timestamp,
+        limit: usize,
+    ) -> Vec<Parked> {
+        let first = ParkedKey {
+            endpoint,
+            due: Timestamp::ZERO,
+            at: Position::START,
+        };
+        let rows = self.parked.range(first..).map(|(_, row)| row);
+        rows.take_while(|row| row.key.endpoint == endpoint && row.key.due <= until)
+            .filter(|row| after.is_none_or(|after| row.key > after))
+            .take(limit)
+            .cloned()
+            .collect()
+    }
+
+    pub(super) fn attempts(&self, at: Position, endpoint: Option<EndpointNo>) -> Vec<Attempt> {
+        let all = (at, EndpointNo(0), 0)..=(at, EndpointNo(u32::MAX), u16::MAX);
+        let found = self.attempts.range(all).map(|(_, attempt)| attempt);
+        found
+            .filter(|attempt| endpoint.is_none_or(|endpoint| attempt.endpoint == endpoint))
+            .cloned()
+            .collect()
+    }
+
+    pub(super) fn app_messages(&self, app: AppNo, page: &Page) -> Vec<Listed> {
+        let Some(list) = self.of_app.get(&app) else {
+            return Vec::new();
+        };
+        let keys = list.iter().copied();
+        stretch(keys, page, |key| *key)
+            .into_iter()
+            .map(|key| Listed { key })
+            .collect()
+    }
+
+    pub(super) fn endpoint_attempts(
+        &self,
+        endpoint: EndpointNo,
+        page: &Page,
+    ) -> Vec<ListedAttempt> {
+        let Some(list) = self.of_endpoint.get(&endpoint) else {
+            return Vec::new();
+        };
+        let entries = list.iter().map(|(&key, &(status, verdict))| ListedAttempt {
+            key,
+            status,
+            verdict,
+        });
+        stretch(entries, page, |entry| entry.key)
+    }
+
+    pub(super) fn by_event_id(&self, app: AppNo, event_id: &str) -> Option<Position> {
+        self.event_ids.get(&app)?.get(event_id).copied()
+    }
+
+    pub(super) fn idempotent(
+        &self,
+        key: &[u8; 16],
+        oldest: Timestamp,
+    ) -> Option<IdempotencyRecord> {
+        let record = self.idempotency.get(key)?;
+        (record.at >= oldest).then(|| record.clone())
+    }
+
+    pub(super) fn config(&self) -> Vec<ConfigRow> {
+        let rows = self.config.iter().map(|((kind, key), value)| ConfigRow {
+            kind: *kind,
+            key: key.clone(),
+            value: value.clone(),
+        });
+        rows.collect()
+    }
+}
+
+/// What a list says of a verdict (see [`ListedAttempt::verdict`]).
+pub(super) const fn verdict_code(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Delivered => 0,
+        Verdict::RetryAt(_) => 1,
+        Verdict::Dead(_) => 2,
+    }
+}
+
+/// The part of an ordered list that a page asks for.
+fn stretch<T>(
+    list: impl DoubleEndedIterator<Item = T>,
+    page: &Page,
+    key: impl Fn(&T) -> ListKey,
+) -> Vec<T> {
+    let (low, high) = if page.newest_first {
+        (page.until, page.from)
+    } else {
+        (page.from, page.until)
+    };
+    let inside = list.filter(|entry| {
+        let key = key(entry);
+        low.is_none_or(|low| key > low) && high.is_none_or(|high| key < high)
+    });
+    if page.newest_first {
+        inside.rev().take(page.limit).collect()
+    } else {
+        inside.take(page.limit).collect()
+    }
+}
