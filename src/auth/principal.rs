@@ -27,9 +27,7 @@ impl Principal {
     }
 
     pub(super) fn of(key: &ApiKey, hash: &[u8; 32]) -> Self {
-        let opens_app = |scope: &Scope| {
-            matches!(scope, Scope::Other(text) if text.starts_with("app:") && text.ends_with(":*"))
-        };
+        let opens_app = |scope: &Scope| matches!(scope, Scope::Other(text) if text.starts_with("app:") && text.ends_with(":*"));
         Self {
             scopes: key.scopes.clone(),
             app: key.app,
@@ -80,7 +78,10 @@ mod tests {
             [1; crate::auth::KEY_RANDOM],
             crate::auth::NewKey {
                 name: String::new(),
-                scopes: scopes.iter().map(|s| Scope::from((*s).to_owned())).collect(),
+                scopes: scopes
+                    .iter()
+                    .map(|s| Scope::from((*s).to_owned()))
+                    .collect(),
                 app,
                 expires: None,
             },

@@ -29,7 +29,9 @@ impl ApplicationIn {
         fields.alias("rateLimit", "throttleRate");
         let name = fields.required("name", sized(1, 1024));
         let uid = fields.uid();
-        let rate = fields.number("throttleRate", 1..=u64::from(u16::MAX)).value();
+        let rate = fields
+            .number("throttleRate", 1..=u64::from(u16::MAX))
+            .value();
         let metadata = fields.metadata();
         for later in ["defaults", "quotas"] {
             fields.unsupported(later);

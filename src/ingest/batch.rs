@@ -11,9 +11,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 
 use super::limits::Reserved;
-use super::{
-    Accepted, Admission, Claim, Ingest, Key, Refused, Submission, keys, length, parse,
-};
+use super::{Accepted, Admission, Claim, Ingest, Key, Refused, Submission, keys, length, parse};
 use crate::base::task;
 use crate::directory::AppEntry;
 use crate::lane;
@@ -93,10 +91,13 @@ impl Ingest {
     /// How many of `lines` go into one append.
     fn chunk(&self, lines: &[Bytes]) -> usize {
         let mut bytes = 0;
-        let fits = lines.iter().take(self.config().max_group).take_while(|line| {
-            bytes += line.len();
-            bytes <= CHUNK_BYTES
-        });
+        let fits = lines
+            .iter()
+            .take(self.config().max_group)
+            .take_while(|line| {
+                bytes += line.len();
+                bytes <= CHUNK_BYTES
+            });
         fits.count().max(1)
     }
 

@@ -56,7 +56,9 @@ impl Claims {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, attempt).await.map_err(|_| Taken)
+        tokio::time::timeout(PATIENCE, attempt)
+            .await
+            .map_err(|_| Taken)
     }
 
     fn try_claim(&self, key: Key) -> Result<Claim, Arc<Semaphore>> {

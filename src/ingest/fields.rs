@@ -146,13 +146,15 @@ impl Fields {
                 loc,
                 items: Vec::new(),
             }),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-                Err(vec![Item {
-                    loc,
-                    msg: Cow::Borrowed("an object is wanted"),
-                    kind: ItemKind::TypeError,
-                }])
-            }
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_) => Err(vec![Item {
+                loc,
+                msg: Cow::Borrowed("an object is wanted"),
+                kind: ItemKind::TypeError,
+            }]),
         }
     }
 
@@ -225,7 +227,10 @@ impl Fields {
         let before = self.items.len();
         let given = self.text(name, check);
         if !matches!(given, Given::Value(_)) && self.items.len() == before {
-            self.wrong(name, (ItemKind::Missing, Cow::Borrowed("this field is required")));
+            self.wrong(
+                name,
+                (ItemKind::Missing, Cow::Borrowed("this field is required")),
+            );
         }
         given.value()
     }
@@ -233,9 +238,10 @@ impl Fields {
     /// A truth value.
     pub fn flag(&mut self, name: &str) -> Given<bool> {
         self.read(name, |value| {
-            value
-                .as_bool()
-                .ok_or((ItemKind::TypeError, Cow::Borrowed("true or false is wanted")))
+            value.as_bool().ok_or((
+                ItemKind::TypeError,
+                Cow::Borrowed("true or false is wanted"),
+            ))
         })
     }
 
@@ -318,7 +324,10 @@ impl Fields {
     pub fn finish(mut self) -> Result<(), Vec<Item>> {
         let left: Vec<_> = self.map.keys().cloned().collect();
         for name in left {
-            self.wrong(&name, (ItemKind::UnknownField, Cow::Borrowed("no such field")));
+            self.wrong(
+                &name,
+                (ItemKind::UnknownField, Cow::Borrowed("no such field")),
+            );
         }
         if self.items.is_empty() {
             Ok(())
@@ -340,12 +349,22 @@ fn string(value: Value) -> Result<String, Wrong> {
 /// A whole number within `range`.
 pub fn whole(value: &Value, range: &std::ops::RangeInclusive<u64>) -> Result<u64, Wrong> {
     let Some(number) = value.as_number() else {
-        return Err((ItemKind::TypeError, Cow::Borrowed("a whole number is wanted")));
+        return Err((
+            ItemKind::TypeError,
+            Cow::Borrowed("a whole number is wanted"),
+        ));
     };
-    number.as_u64().filter(|n| range.contains(n)).ok_or_else(|| {
-        let msg = format!("a whole number from {} to {} is wanted", range.start(), range.end());
-        (ItemKind::ValueError, Cow::Owned(msg))
-    })
+    number
+        .as_u64()
+        .filter(|n| range.contains(n))
+        .ok_or_else(|| {
+            let msg = format!(
+                "a whole number from {} to {} is wanted",
+                range.start(),
+                range.end()
+            );
+            (ItemKind::ValueError, Cow::Owned(msg))
+        })
 }
 
 type Places = Vec<(Option<usize>, Wrong)>;
@@ -377,7 +396,11 @@ pub(super) fn strings(
         let msg = format!("{} to {} entries are wanted", count.start(), count.end());
         wrongs.push((None, (ItemKind::Limit, Cow::Owned(msg))));
     }
-    if wrongs.is_empty() { Ok(list) } else { Err(wrongs) }
+    if wrongs.is_empty() {
+        Ok(list)
+    } else {
+        Err(wrongs)
+    }
 }
 
 /// Any text.
@@ -463,7 +486,10 @@ mod tests {
         assert_eq!(fields.number("n", 1..=8), Given::Absent);
         assert_eq!(fields.required("url", any), None);
         let items = fields.finish().unwrap_err();
-        let kinds: Vec<_> = items.iter().map(|i| (i.loc[1].as_ref(), i.kind.name())).collect();
+        let kinds: Vec<_> = items
+            .iter()
+            .map(|i| (i.loc[1].as_ref(), i.kind.name()))
+            .collect();
         assert_eq!(
             kinds,
             [

@@ -78,7 +78,11 @@ impl Pending {
     }
 
     /// Whether anything can be accepted at all; with a warning if it is getting full.
-    pub(super) fn check(&self, app: Option<&Load>, total: &Load) -> Result<Option<Warning>, Refused> {
+    pub(super) fn check(
+        &self,
+        app: Option<&Load>,
+        total: &Load,
+    ) -> Result<Option<Warning>, Refused> {
         let app = app.map(|load| (load.pending(), self.app, Scope::Application));
         let total = (total.pending(), self.total, Scope::Instance);
         let mut warning: Option<Warning> = None;
@@ -210,9 +214,15 @@ mod tests {
         assert!(limits.reserve(&app, &total, 1, 10).is_ok(), "10 of 10");
         assert!(limits.check(Some(&app), &total).is_err());
         assert!(limits.reserve(&app, &total, 1, 0).is_err());
-        assert!(limits.reserve(&app, &total, 0, 0).is_ok(), "nobody wants it");
+        assert!(
+            limits.reserve(&app, &total, 0, 0).is_ok(),
+            "nobody wants it"
+        );
         app.remove(1, 10);
-        assert!(limits.reserve(&app, &total, 1, 911).is_err(), "1001 bytes of 1000");
+        assert!(
+            limits.reserve(&app, &total, 1, 911).is_err(),
+            "1001 bytes of 1000"
+        );
         assert!(limits.reserve(&app, &total, 1, 910).is_ok());
         assert_eq!(app.pending(), (10, 1000));
     }
@@ -239,9 +249,15 @@ mod tests {
         }
         assert!(matches!(
             throttle.take(AppNo(1), 5, ms(0)),
-            Err(Refused::Throttled { retry_after_secs: 1, .. })
+            Err(Refused::Throttled {
+                retry_after_secs: 1,
+                ..
+            })
         ));
-        assert!(throttle.take(AppNo(2), 5, ms(0)).is_ok(), "another application");
+        assert!(
+            throttle.take(AppNo(2), 5, ms(0)).is_ok(),
+            "another application"
+        );
         assert!(throttle.take(AppNo(1), 5, ms(199)).is_err());
         assert!(throttle.take(AppNo(1), 5, ms(200)).is_ok());
         let sent = (0..10_000).filter(|t| throttle.take(AppNo(3), 50, ms(*t)).is_ok());

@@ -52,6 +52,7 @@ impl Meters {
     }
 
     pub(super) fn watermark(&self, warning: Option<&Warning>) {
-        self.watermark.set(if warning.is_some() { 1.0 } else { 0.0 });
+        self.watermark
+            .set(if warning.is_some() { 1.0 } else { 0.0 });
     }
 }

@@ -189,7 +189,10 @@ impl Ingest {
         let read = parse::message(&submission.body, &self.limits)?;
         let entry = match admission.entry {
             Some(entry) => entry,
-            None => self.application(submission, read.application.as_ref()).await?,
+            None => {
+                self.application(submission, read.application.as_ref())
+                    .await?
+            }
         };
         self.throttle(&entry)?;
         let is_plain = submission.idempotency_key.is_none()
@@ -263,7 +266,9 @@ impl Ingest {
     fn replay(&self, key: &store::IdempotencyKey) -> Result<Option<Accepted>, Refused> {
         let oldest = self.oldest();
         let reader = &self.parts.reader;
-        let found = reader.idempotent(&key.key, oldest).map_err(Refused::Unreadable)?;
+        let found = reader
+            .idempotent(&key.key, oldest)
+            .map_err(Refused::Unreadable)?;
         let Some(record) = found else { return Ok(None) };
         if record.body != key.body {
             return Err(Refused::Mismatch);
@@ -298,14 +303,20 @@ impl Ingest {
         let Some(rate) = entry.app.throttle_rate else {
             return Ok(());
         };
-        self.throttle.take(entry.app.no, rate, self.parts.clock.monotonic())
+        self.throttle
+            .take(entry.app.no, rate, self.parts.clock.monotonic())
     }
 
     /// The message with its targets, not yet placed.
     fn message(&self, entry: &AppEntry, read: MessageIn<'_>, payload: Bytes) -> Message {
-        let channels = read.labels.as_ref().map_or(&[][..], |labels| &labels.channels);
+        let channels = read
+            .labels
+            .as_ref()
+            .map_or(&[][..], |labels| &labels.channels);
         let mut targets = Vec::new();
-        entry.routes().matching(&read.event_type, channels, &mut targets);
+        entry
+            .routes()
+            .matching(&read.event_type, channels, &mut targets);
         Message {
             at: Position {
                 lane: LaneId(0),
@@ -360,7 +371,9 @@ impl Ingest {
         let uid = named.uid.clone().value();
         let uid = uid.unwrap_or_else(|| submission.app.to_owned());
         if let Err((kind, msg)) = fields::uid(&uid) {
-            return Err(Refused::Invalid(vec![Item::at("path", "app_id", kind, msg)]));
+            return Err(Refused::Invalid(vec![Item::at(
+                "path", "app_id", kind, msg,
+            )]));
         }
         let random = self.parts.entropy.bytes();
         let now = self.parts.clock.now();

@@ -222,7 +222,13 @@ impl Rest {
         let ordering_key = optional("orderingKey", raw.ordering_key, items, |raw| {
             checked(raw, fields::sized(1, MAX_ORDERING_KEY))
         });
-        let channels = list("channels", raw.channels, 1..=MAX_CHANNELS, items, fields::channel);
+        let channels = list(
+            "channels",
+            raw.channels,
+            1..=MAX_CHANNELS,
+            items,
+            fields::channel,
+        );
         let tags = list("tags", raw.tags, 0..=MAX_TAGS, items, fields::tag);
         let application = raw.application.filter(|raw| raw.get() != "null");
         let application = application.and_then(|raw| {
@@ -255,7 +261,11 @@ fn named<'a, T>(
     read: impl FnOnce(&'a RawValue) -> Result<T, Wrong>,
 ) -> Option<T> {
     let Some(raw) = raw else {
-        items.push(Item::body(name, ItemKind::Missing, "this field is required"));
+        items.push(Item::body(
+            name,
+            ItemKind::Missing,
+            "this field is required",
+        ));
         return None;
     };
     match read(raw) {
@@ -316,10 +326,7 @@ fn object_of(raw: &RawValue) -> Result<&str, Wrong> {
     Err((ItemKind::TypeError, Cow::Borrowed("an object is wanted")))
 }
 
-fn checked(
-    raw: &RawValue,
-    check: impl FnOnce(&str) -> Result<(), Wrong>,
-) -> Result<String, Wrong> {
+fn checked(raw: &RawValue, check: impl FnOnce(&str) -> Result<(), Wrong>) -> Result<String, Wrong> {
     let text = text_of(raw)?;
     check(&text)?;
     Ok(text.into_owned())
@@ -419,11 +426,17 @@ mod tests {
     fn what_is_no_json_and_what_is_no_object_differ() {
         for bad in ["", "{", "{\"a\":}", "\u{feff}{}", "{} {}", "{\"a\":\"\n\"}"] {
             let refused = message(bad.as_bytes(), &LIMITS);
-            assert!(matches!(refused, Err(Refused::BadJson(_))), "{bad}: {refused:?}");
+            assert!(
+                matches!(refused, Err(Refused::BadJson(_))),
+                "{bad}: {refused:?}"
+            );
         }
         assert_eq!(items("[]"), [("body".to_owned(), "type_error")]);
         let not_utf8 = b"{\"eventType\":\"a\",\"payload\":{\"a\":\"\xff\"}}";
-        assert!(matches!(message(not_utf8, &LIMITS), Err(Refused::BadJson(_))));
+        assert!(matches!(
+            message(not_utf8, &LIMITS),
+            Err(Refused::BadJson(_))
+        ));
     }
 
     #[test]

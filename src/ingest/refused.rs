@@ -1,9 +1,9 @@
 //! Why something was not accepted. The variant is the decision; `api::error` makes the status.
 
 use super::Item;
-use crate::model::MessageId;
 use crate::directory;
 use crate::lane;
+use crate::model::MessageId;
 use crate::store;
 
 /// Nothing was accepted (or, for `Failed`, nobody knows).

@@ -10,12 +10,6 @@ pub use handles::{
     StoreMetrics,
 };
 
-mod commit;
-mod schedule;
-
-pub use commit::CommitMetrics;
-pub use schedule::{Figures, ScheduleMetrics};
-
 /// A metric as `/metrics` shows it.
 pub struct Metric {
     /// Name, with unit and `_total` as Prometheus wants them.

@@ -23,7 +23,7 @@ use crate::base::{Clock, Timestamp};
 use crate::config;
 use crate::directory::Directory;
 use crate::lane::{self, Committed, Lane};
-use crate::metrics::{Figures, ScheduleMetrics};
+use crate::metrics::{DELIVERY_SECONDS, ScheduleMetrics};
 use crate::model::{Delivery, DeliveryState, Endpoint, Message, Parked, Verdict};
 use crate::store::{self, Reader, Settlement};
 
@@ -95,6 +95,8 @@ pub struct Driver<A> {
     inbox: Inbox,
     status: watch::Sender<Status>,
     metrics: ScheduleMetrics,
+    /// From acceptance to delivery, seconds.
+    latency: ::metrics::Histogram,
     commands: Vec<Command>,
     /// Ends of attempts. As many places as attempts may be under way, so nobody waits here.
     finished: (mpsc::Sender<Finished>, mpsc::Receiver<Finished>),
@@ -130,7 +132,8 @@ impl<A: Attempts> Driver<A> {
             parts,
             inbox,
             status,
-            metrics: ScheduleMetrics::default(),
+            metrics: ScheduleMetrics::register(),
+            latency: ::metrics::histogram!(DELIVERY_SECONDS),
             commands: Vec::new(),
             finished: mpsc::channel(places),
             pages: mpsc::channel(64),
@@ -226,8 +229,6 @@ impl<A: Attempts> Driver<A> {
 
     fn take_finished(&mut self, mut finished: Finished) {
         finished.random = self.parts.random.random();
-        self.metrics
-            .attempted(&finished.outcome, finished.duration_ms);
         self.step(Input::Finished(Box::new(finished)));
     }
 
@@ -260,7 +261,7 @@ impl<A: Attempts> Driver<A> {
                 Command::Start(job) => self.start(job),
                 Command::Read(read) => self.reads.push_back(read),
                 Command::Disable(endpoint, reason) => {
-                    self.metrics.disabled(reason);
+                    self.metrics.disabled(reason).increment(1);
                     self.parts.announcer.disable(endpoint, reason);
                 }
                 Command::Announce(announcement) => self.parts.announcer.announce(announcement),
@@ -273,7 +274,7 @@ impl<A: Attempts> Driver<A> {
         let attempts = Arc::clone(&self.parts.attempts);
         let done = self.finished.0.clone();
         let clock = Arc::clone(&self.parts.clock);
-        let latency = self.metrics.latency();
+        let latency = self.latency.clone();
         task::detach(async move {
             let delivery = Delivery {
                 at: job.message.at,
@@ -309,11 +310,14 @@ impl<A: Attempts> Driver<A> {
                 load.remove(1, bytes);
             }
         }
-        match ending {
-            Ending::Delivered => self.metrics.ended(0),
-            Ending::Dead => self.metrics.ended(1),
-            Ending::Cancelled => self.metrics.ended(2),
-            Ending::Reopened => {}
+        let state = match ending {
+            Ending::Delivered => DeliveryState::Delivered,
+            Ending::Dead => DeliveryState::Dead,
+            Ending::Cancelled => DeliveryState::Cancelled,
+            Ending::Reopened => return,
+        };
+        if let Some(finished) = self.metrics.finished(state) {
+            finished.increment(1);
         }
     }
 
@@ -532,15 +536,14 @@ impl<A: Attempts> Driver<A> {
             last_settled: before.last_settled,
         };
         let (pending, _) = self.parts.directory.total().pending();
-        self.metrics.report(&Figures {
-            pending,
-            in_memory: status.in_memory,
-            parked: status.parked,
-            in_flight: status.in_flight,
-            oldest: status
-                .oldest_runnable
-                .map_or(Duration::ZERO, |since| now.since(since)),
-        });
+        let oldest = status
+            .oldest_runnable
+            .map_or(Duration::ZERO, |since| now.since(since));
+        self.metrics.pending.set(figure(pending));
+        self.metrics.in_memory.set(figure(count(status.in_memory)));
+        self.metrics.parked.set(figure(status.parked));
+        self.metrics.in_flight.set(figure(count(status.in_flight)));
+        self.metrics.oldest_pending.set(oldest.as_secs_f64());
         self.status.send_replace(status);
     }
 }
@@ -634,4 +637,13 @@ fn message_of(
         }
         Err(cause) => Err(cause),
     }
+}
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
+
+/// A count as a gauge wants it: exact below 2^32, saturating beyond.
+fn figure(n: u64) -> f64 {
+    f64::from(u32::try_from(n).unwrap_or(u32::MAX))
 }
