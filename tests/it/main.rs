@@ -12,3 +12,4 @@ mod kit;
 mod prometheus;
 mod real_payloads;
 mod sink;
+mod server;
