@@ -7,8 +7,8 @@
 //! batch is zeros. Pure. Elsewhere: what to make of a find ([`super::preflight`]).
 #![deny(clippy::indexing_slicing)]
 
+use super::batch::BatchRecord;
 use super::keys::{is_batch, take};
-use super::record::BatchRecord;
 
 const TRAILER: [u8; 4] = *b"FJL\x03";
 /// To compare with, a page at a time.

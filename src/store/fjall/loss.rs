@@ -26,7 +26,7 @@ use super::format::Directory;
 use super::hwm::{Mark, MarkFile};
 use super::spaces::{Space, Spaces};
 use super::writer::{FjallWriter, Parts};
-use super::{Shared, keys, on_disk, open_failed, preflight, record, recover};
+use super::{Shared, batch, keys, on_disk, open_failed, preflight, record, recover};
 
 /// What was given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,7 +194,7 @@ fn renew(
     let spaces = writer.spaces();
     for (lane, row) in rows {
         let key = keys::lane(lane);
-        commit.put(spaces, Space::Meta, &key, record::lane(&key, row));
+        commit.put(spaces, Space::Meta, &key, batch::lane(&key, row));
     }
     for (key, n) in [
         (keys::VERIFY_FROM, from),
