@@ -1,1 +1,70 @@
-//! To be filled: see the module list in lib.rs.
+//! Who is calling: a bearer token becomes a [`Principal`], or nothing.
+//!
+//! Keys are found by the id in their text and compared by SHA-256 in constant time; an unknown id, a
+//! wrong key, a revoked and an expired one take the same path and get the same answer. The operator's
+//! key (`POSTHASTE_ADMIN_KEY`, at least 32 characters) is kept as a hash in memory only. Revocation
+//! holds from the moment the snapshot has it, so at once.
+//!
+//! Knows no HTTP types. Elsewhere: which route wants which scope (`api`), where keys are kept
+//! (`directory`).
+
+mod entropy;
+mod key;
+mod principal;
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::base::Timestamp;
+use crate::directory::Directory;
+
+pub use entropy::Entropy;
+pub use key::{KEY_RANDOM, NewKey, mint};
+pub use principal::Principal;
+
+/// The token opens nothing. One variant on purpose: why is nobody's business.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the credential is not valid")]
+pub struct Error;
+
+/// SHA-256 of a token as it came.
+pub fn hash(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+/// Checks credentials against the current snapshot.
+pub struct Auth {
+    directory: Arc<Directory>,
+    admin: Option<[u8; 32]>,
+}
+
+impl Auth {
+    /// `admin_key` is the [`hash`] of the operator's key, if one was set.
+    pub const fn new(directory: Arc<Directory>, admin_key: Option<[u8; 32]>) -> Self {
+        Self {
+            directory,
+            admin: admin_key,
+        }
+    }
+
+    /// The principal behind `bearer`, the text after `Bearer `.
+    pub fn authenticate(&self, bearer: &str, now: Timestamp) -> Result<Principal, Error> {
+        /// No SHA-256 of a token anyone knows: what unknown ids are compared with.
+        const NOBODY: [u8; 32] = [0; 32];
+        let given = hash(bearer);
+        let stored = key::id_of(bearer).and_then(|id| self.directory.peek().key(&id).cloned());
+        let is_stored = given.ct_eq(stored.as_ref().map_or(&NOBODY, |key| &key.hash));
+        let is_admin = given.ct_eq(self.admin.as_ref().unwrap_or(&NOBODY));
+        if bool::from(is_admin) {
+            return Ok(Principal::admin(&given));
+        }
+        match stored {
+            Some(key) if bool::from(is_stored) && key::is_alive(&key, now) => {
+                Ok(Principal::of(&key, &given))
+            }
+            Some(_) | None => Err(Error),
+        }
+    }
+}

@@ -1,1 +1,298 @@
-//! To be filled: see the module list in lib.rs.
+//! The commit thread: the only caller of the store's write path.
+//!
+//! Whatever queued while the last fsync ran is the next group: no timers, no linger. The thread owns
+//! the [`Writer`], assigns the acceptance time, commits, hands the committed messages up to the
+//! scheduler and then answers those who wait. Settlements and configuration changes ride in the same
+//! loop, before the messages of their round, so one fsync covers all of it.
+//!
+//! Invariant: after the first write error nothing is answered `Ok` any more; [`Lane::failed`] tells
+//! the process to end with exit code 74. Elsewhere: what is written how (`store`), who may hand in
+//! what (`ingest`), what to do with committed messages (`schedule`).
+
+mod round;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::base::{Clock, Timestamp, task};
+use crate::model::{LaneId, Message};
+use crate::store::{Accept, ConfigRow, IdempotencyKey, Settlement, Space, StoredAnswer, Writer};
+
+/// Room in the queue for settlements and configuration beside the messages.
+const CONTROL_ROOM: usize = 1024;
+
+/// Limits of the queue in front of the commit thread.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Messages waiting for the next commit; a further one is refused at once.
+    pub queue: usize,
+    /// Payload bytes waiting; a further message is refused at once.
+    pub queue_bytes: u64,
+    /// Messages of one group commit at most.
+    pub max_group: usize,
+}
+
+/// Messages that are on stable storage, in order.
+#[derive(Debug)]
+pub struct Committed {
+    /// Their lane.
+    pub lane: LaneId,
+    /// Sequence number of the last message of the group, wanted or not.
+    pub last: u64,
+    /// Those that some endpoint wants.
+    pub messages: Vec<Arc<Message>>,
+}
+
+/// Why the lane did not do it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The queue is full. Nothing was written; try again in a moment.
+    #[error("too many messages wait for the next commit")]
+    Busy,
+    /// The disk has less than the reserve left. Nothing was written.
+    #[error("the disk has less space left than the reserve")]
+    SpaceLow,
+    /// Nothing was written: the expected state was not there (configuration revision).
+    #[error("the stored state is not the expected one")]
+    NotApplied,
+    /// The write failed: it may or may not have happened, and the process is ending.
+    #[error("the store failed; whether this was written is unknown")]
+    Failed,
+}
+
+/// Cheap handle to the commit thread.
+#[derive(Clone)]
+pub struct Lane {
+    work: Sender<Work>,
+    shared: Arc<Shared>,
+}
+
+/// An append that was taken in; resolves after its fsync.
+pub struct Ticket(oneshot::Receiver<Result<Vec<Arc<Message>>, Error>>);
+
+impl Ticket {
+    /// Waits for the commit. Dropping the ticket does not undo the append. Cancel safe.
+    pub async fn committed(self) -> Result<Vec<Arc<Message>>, Error> {
+        self.0.await.unwrap_or(Err(Error::Failed))
+    }
+}
+
+impl Lane {
+    /// Starts the commit thread. `committed` is bounded; when it is full the thread waits, the queue
+    /// in front of it fills, and new messages are refused: nothing is lost.
+    pub fn start(
+        writer: Box<dyn Writer>,
+        clock: Arc<dyn Clock>,
+        options: Options,
+        committed: mpsc::Sender<Committed>,
+    ) -> std::io::Result<Self> {
+        let (work, inbox) = bounded(options.queue.saturating_add(CONTROL_ROOM));
+        let shared = Arc::new(Shared {
+            options,
+            lane: writer.lane(),
+            waiting: AtomicUsize::new(0),
+            waiting_bytes: AtomicU64::new(0),
+            refuse: AtomicBool::new(false),
+            last_commit_ms: AtomicU64::new(clock.now().millis()),
+            failed: watch::Sender::new(None),
+        });
+        let round = round::Round::new(writer, clock, Arc::clone(&shared), committed);
+        task::thread("lane", move || run(round, &inbox))?;
+        Ok(Self { work, shared })
+    }
+
+    /// The lane's number.
+    pub fn id(&self) -> LaneId {
+        self.shared.lane
+    }
+
+    /// Hands in messages that are to be committed together: all of them or none. Never waits.
+    pub fn append(&self, batch: Vec<Accept>) -> Result<Ticket, Error> {
+        let shared = &self.shared;
+        if shared.refuse.load(Ordering::Relaxed) {
+            return Err(Error::SpaceLow);
+        }
+        let bytes = batch.iter().map(weight).sum::<u64>();
+        let count = batch.len();
+        let waiting = shared.waiting.fetch_add(count, Ordering::Relaxed);
+        let held = shared.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let (reply, ticket) = oneshot::channel();
+        // A batch larger than the whole queue may pass an empty queue, or it never could.
+        let full = waiting > 0
+            && (waiting + count > shared.options.queue
+                || held + bytes > shared.options.queue_bytes);
+        let sent = if full {
+            Err(Error::Busy)
+        } else {
+            self.send(Work::Append {
+                batch,
+                bytes,
+                reply,
+            })
+        };
+        if let Err(error) = sent {
+            shared.waiting.fetch_sub(count, Ordering::Relaxed);
+            shared.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(error);
+        }
+        Ok(Ticket(ticket))
+    }
+
+    /// Hands in a settlement without waiting; the answer tells when it is applied, or, if `durable`,
+    /// when it is on stable storage. A full queue gives it back.
+    pub fn settle(
+        &self,
+        settlement: Settlement,
+        durable: bool,
+    ) -> Result<oneshot::Receiver<Result<(), Error>>, (Error, Settlement)> {
+        let (reply, done) = oneshot::channel();
+        let work = Work::Settle {
+            settlement,
+            durable,
+            reply,
+        };
+        match self.work.try_send(work) {
+            Ok(()) => Ok(done),
+            Err(TrySendError::Full(Work::Settle { settlement, .. })) => {
+                Err((Error::Busy, settlement))
+            }
+            Err(_) => Err((Error::Failed, Settlement::default())),
+        }
+    }
+
+    /// Writes configuration objects if the revision is still `expected`; answers the new one.
+    /// Dropping the future does not undo the write.
+    pub async fn commit_config(&self, expected: u64, rows: Vec<ConfigRow>) -> Result<u64, Error> {
+        let (reply, done) = oneshot::channel();
+        self.send(Work::Config {
+            expected,
+            rows,
+            reply,
+        })?;
+        done.await.unwrap_or(Err(Error::Failed))
+    }
+
+    /// Stores the answer of a request other than a message; durable with the next commit.
+    pub fn remember(&self, key: IdempotencyKey, answer: StoredAnswer) -> Result<(), Error> {
+        self.send(Work::Remember { key, answer })
+    }
+
+    /// Stops the thread after everything queued is written; syncs and closes the store.
+    pub async fn close(&self) -> Result<(), Error> {
+        let (reply, done) = oneshot::channel();
+        self.send(Work::Close { reply })?;
+        done.await.unwrap_or(Err(Error::Failed))
+    }
+
+    /// Returns the reason once the store has failed. The process must end with exit code 74.
+    pub async fn failed(&self) -> String {
+        let mut failed = self.shared.failed.subscribe();
+        match failed.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => String::from("the commit thread is gone"),
+        }
+    }
+
+    /// True once the store has failed.
+    pub fn has_failed(&self) -> bool {
+        self.shared.failed.borrow().is_some()
+    }
+
+    /// Messages waiting for the next commit, for metrics and readiness.
+    pub fn waiting(&self) -> usize {
+        self.shared.waiting.load(Ordering::Relaxed)
+    }
+
+    /// When the thread last finished a round (also an empty one, at least every second).
+    pub fn last_round(&self) -> Timestamp {
+        Timestamp::from_millis(self.shared.last_commit_ms.load(Ordering::Relaxed))
+    }
+
+    fn send(&self, work: Work) -> Result<(), Error> {
+        self.work.try_send(work).map_err(|error| match error {
+            TrySendError::Full(_) => Error::Busy,
+            TrySendError::Disconnected(_) => Error::Failed,
+        })
+    }
+
+    /// Refuses new messages while the disk is short; settlements go on. Set by housekeeping.
+    pub fn refuse_messages(&self, refuse: bool) {
+        self.shared.refuse.store(refuse, Ordering::Relaxed);
+    }
+
+    /// Figures of the store as of the last housekeeping.
+    pub async fn space(&self) -> Result<Space, Error> {
+        let (reply, done) = oneshot::channel();
+        self.send(Work::Space { reply })?;
+        done.await.unwrap_or(Err(Error::Failed))
+    }
+}
+
+/// What both sides of the queue see.
+struct Shared {
+    options: Options,
+    lane: LaneId,
+    /// Messages between `append` and their commit; never above `options.queue` but for one batch.
+    waiting: AtomicUsize,
+    waiting_bytes: AtomicU64,
+    refuse: AtomicBool,
+    last_commit_ms: AtomicU64,
+    failed: watch::Sender<Option<String>>,
+}
+
+/// One entry of the queue.
+enum Work {
+    Append {
+        batch: Vec<Accept>,
+        bytes: u64,
+        reply: oneshot::Sender<Result<Vec<Arc<Message>>, Error>>,
+    },
+    Settle {
+        settlement: Settlement,
+        durable: bool,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
+    Config {
+        expected: u64,
+        rows: Vec<ConfigRow>,
+        reply: oneshot::Sender<Result<u64, Error>>,
+    },
+    Remember {
+        key: IdempotencyKey,
+        answer: StoredAnswer,
+    },
+    Space {
+        reply: oneshot::Sender<Result<Space, Error>>,
+    },
+    Close {
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
+}
+
+/// Memory a queued message stands for.
+fn weight(accept: &Accept) -> u64 {
+    u64::try_from(accept.message.payload.len())
+        .unwrap_or(u64::MAX)
+        .saturating_add(256)
+}
+
+/// Runs until closed, failed, or every handle is gone.
+fn run(mut round: round::Round, inbox: &Receiver<Work>) {
+    // Lazily synced settlements wait this long at most; also the heartbeat of the thread.
+    const IDLE: Duration = Duration::from_millis(100);
+    loop {
+        let first = match inbox.recv_timeout(IDLE) {
+            Ok(work) => Some(work),
+            Err(crossbeam_channel::RecvTimeoutError::Timeout) => None,
+            Err(crossbeam_channel::RecvTimeoutError::Disconnected) => break,
+        };
+        let more = std::iter::from_fn(|| inbox.try_recv().ok());
+        if !round.turn(first.into_iter().chain(more)) {
+            break;
+        }
+    }
+}

@@ -1,3 +1,15 @@
-//! Integration tests: one binary, one module per subject.
+//! Integration tests: one binary, one module per subject, most of them against the real binary.
+//!
+//! They need `scripts/install-test-deps` (npm and PyPI packages, Prometheus); a missing one is a
+//! failure that names the script, never a skip.
 
+mod config;
+mod simulation;
 mod store;
+mod crash;
+mod gateway;
+mod kit;
+mod prometheus;
+mod real_payloads;
+mod sink;
+mod server;

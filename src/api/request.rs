@@ -1,0 +1,304 @@
+//! From an HTTP request to a handler and back: credential, scope, body, answer, counting.
+//!
+//! Every route runs through [`run`], so what holds for all of them (401 before 404, the form of
+//! errors, metrics) stands here once. Bodies are read to a limit and never beyond it.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{RawPathParams, Request, State};
+use axum::response::Response;
+use axum::routing::{MethodFilter, MethodRouter};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, header};
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::error::{Code, Problem};
+use super::query::Query;
+use super::reply::Reply;
+use super::{ApiState, idempotency};
+use crate::auth::Principal;
+use crate::base::Timestamp;
+use crate::directory::AppEntry;
+use crate::ingest::fields::Fields;
+use crate::model::{Endpoint, Scope};
+
+/// Largest body of a request that carries no message (`api.md` 2.1).
+pub(super) const MAX_BODY: usize = 1 << 20;
+/// A first frame at least this long is kept as it is; shorter bodies are copied once into memory of
+/// their own, since a slice would keep the connection's whole read buffer alive.
+const KEEP_FRAME: usize = 16 << 10;
+
+/// What a handler gets.
+pub(super) struct Cx {
+    pub(super) state: Arc<ApiState>,
+    pub(super) principal: Principal,
+    pub(super) now: Timestamp,
+    params: Vec<(Arc<str>, String)>,
+    uri: http::Uri,
+    pub(super) headers: HeaderMap,
+    /// Never locked, only reached through `&mut`: it makes the whole shareable between threads.
+    body: Mutex<Body>,
+}
+
+/// What a handler gives.
+pub(super) type Answer = Result<Reply, Problem>;
+
+/// Whether a POST remembers its answer under an `Idempotency-Key`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replay {
+    /// Its answer is stored and repeated.
+    Stored,
+    /// It looks after that itself, or its answer must not be stored (secrets), or it is no POST.
+    Own,
+}
+
+/// A route for one method.
+pub(super) fn on<F, Fut>(
+    method: MethodFilter,
+    scope: Scope,
+    replay: Replay,
+    handler: F,
+) -> MethodRouter<Arc<ApiState>>
+where
+    F: Fn(Cx) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Answer> + Send + 'static,
+{
+    let route =
+        move |State(state): State<Arc<ApiState>>,
+              params: Result<RawPathParams, axum::extract::rejection::RawPathParamsRejection>,
+              request: Request| {
+            let handler = handler.clone();
+            let scope = scope.clone();
+            async move {
+                let meters = Arc::clone(&state);
+                let uri = request.uri().clone();
+                let answer = match enter(state, params.ok().as_ref(), request, &scope) {
+                    Err(problem) => Err(problem),
+                    Ok(cx) => match replay {
+                        Replay::Stored => idempotency::once(cx, handler).await,
+                        Replay::Own => handler(cx).await,
+                    },
+                };
+                leave(&meters, answer, uri.path())
+            }
+        };
+    axum::routing::on(method, route)
+}
+
+/// Reading, with this scope.
+pub(super) fn get<F, Fut>(scope: Scope, handler: F) -> MethodRouter<Arc<ApiState>>
+where
+    F: Fn(Cx) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Answer> + Send + 'static,
+{
+    on(MethodFilter::GET, scope, Replay::Own, handler)
+}
+
+fn enter(
+    state: Arc<ApiState>,
+    params: Option<&RawPathParams>,
+    request: Request,
+    scope: &Scope,
+) -> Result<Cx, Problem> {
+    let now = state.clock.now();
+    let principal = authenticate(&state, request.headers(), now)?;
+    if !principal.may(scope) {
+        let detail = format!(
+            "This credential lacks the scope {}.",
+            String::from(scope.clone())
+        );
+        return Err(Problem::new(Code::Forbidden, detail));
+    }
+    let params = params
+        .ok_or_else(|| Problem::new(Code::Generic, "The path is not valid UTF-8 when decoded."))?;
+    let params = params
+        .iter()
+        .map(|(k, v)| (Arc::from(k), v.to_owned()))
+        .collect();
+    let (parts, body) = request.into_parts();
+    Ok(Cx {
+        state,
+        principal,
+        now,
+        params,
+        uri: parts.uri,
+        headers: parts.headers,
+        body: Mutex::new(body),
+    })
+}
+
+/// The principal of a request; one answer for everything that is wrong with a credential.
+pub(super) fn authenticate(
+    state: &ApiState,
+    headers: &HeaderMap,
+    now: Timestamp,
+) -> Result<Principal, Problem> {
+    let bearer = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim());
+    let found = bearer.and_then(|token| state.auth.authenticate(token, now).ok());
+    found.ok_or_else(|| {
+        let detail = "A valid API key is wanted: `Authorization: Bearer <key>`.";
+        Problem::new(Code::Unauthenticated, detail)
+    })
+}
+
+/// The answer as it is sent, counted.
+pub(super) fn leave(state: &ApiState, answer: Answer, path: &str) -> Response {
+    let response = match answer {
+        Ok(reply) => reply.response(),
+        Err(problem) => problem.response(path),
+    };
+    state.meters.answered(response.status());
+    response
+}
+
+impl Cx {
+    /// A parameter of the path, decoded.
+    pub(super) fn param(&self, name: &str) -> &str {
+        let found = self.params.iter().find(|(key, _)| key.as_ref() == name);
+        found.map_or("", |(_, value)| value)
+    }
+
+    /// The query string.
+    pub(super) fn query(&self) -> Query {
+        Query::of(self.uri.query())
+    }
+
+    /// Whether there is a query string at all.
+    pub(super) fn has_query(&self) -> bool {
+        self.uri.query().is_some()
+    }
+
+    /// The path without version prefix and trailing slash: what names the request.
+    pub(super) fn path(&self) -> &str {
+        let path = self.uri.path();
+        let path = path.strip_prefix("/api").unwrap_or(path);
+        let path = path.strip_prefix("/v1").unwrap_or(path);
+        path.strip_suffix('/').unwrap_or(path)
+    }
+
+    /// The `Idempotency-Key`, if there is a readable one.
+    pub(super) fn idempotency_key(&self) -> Option<String> {
+        let value = self.headers.get("idempotency-key")?;
+        Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+    }
+
+    /// The application of the path, if the caller sees it.
+    pub(super) fn app(&self) -> Result<Arc<AppEntry>, Problem> {
+        self.find_app(self.param("app_id"))
+    }
+
+    /// An application by id or uid, if the caller sees it.
+    pub(super) fn find_app(&self, id_or_uid: &str) -> Result<Arc<AppEntry>, Problem> {
+        let snapshot = self.state.directory.peek();
+        let entry = snapshot.app(id_or_uid);
+        let seen = entry.filter(|entry| self.principal.sees(entry.app.no));
+        seen.cloned()
+            .ok_or_else(|| Problem::not_found("application"))
+    }
+
+    /// Application and endpoint of the path.
+    pub(super) fn endpoint(&self) -> Result<(Arc<AppEntry>, Arc<Endpoint>), Problem> {
+        let app = self.app()?;
+        let endpoint = app.endpoint(self.param("endpoint_id")).cloned();
+        let endpoint = endpoint.ok_or_else(|| Problem::not_found("endpoint"))?;
+        Ok((app, endpoint))
+    }
+
+    /// Refuses keys that are bound to one application.
+    pub(super) fn instance_wide(&self) -> Result<(), Problem> {
+        if self.principal.app.is_none() {
+            return Ok(());
+        }
+        let detail = "This needs a key that is not bound to one application.";
+        Err(Problem::new(Code::Forbidden, detail))
+    }
+
+    /// 415 unless the body is JSON (or says nothing).
+    pub(super) fn wants_json(&self, also: &[&str]) -> Result<(), Problem> {
+        let Some(kind) = self.headers.get(header::CONTENT_TYPE) else {
+            return Ok(());
+        };
+        let kind = String::from_utf8_lossy(kind.as_bytes()).to_ascii_lowercase();
+        let essence = kind.split(';').next().unwrap_or_default().trim();
+        let is_json = essence == "application/json"
+            || (essence.starts_with("application/") && essence.ends_with("+json"));
+        if is_json || also.contains(&essence) {
+            return Ok(());
+        }
+        let detail = "The body must be application/json.";
+        Err(Problem::new(Code::UnsupportedMediaType, detail))
+    }
+
+    /// The whole body, at most `limit` bytes: 413 beyond it, without reading further.
+    pub(super) async fn bytes(&mut self, limit: usize) -> Result<Bytes, Problem> {
+        let announced = self.headers.get(header::CONTENT_LENGTH);
+        let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        if announced.is_some_and(|length| length > limit) {
+            return Err(too_large(limit));
+        }
+        let mut body = std::mem::replace(self.body.get_mut(), Body::empty());
+        let mut all = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame
+                .map_err(|_| Problem::new(Code::Generic, "The body broke off before its end."))?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            if all.len() + data.len() > limit {
+                return Err(too_large(limit));
+            }
+            if all.is_empty() && data.len() >= KEEP_FRAME && announced == Some(data.len()) {
+                return Ok(data);
+            }
+            if all.is_empty() {
+                all.reserve(announced.unwrap_or(data.len()));
+            }
+            all.extend_from_slice(&data);
+        }
+        Ok(all.freeze())
+    }
+
+    /// Puts a body in that was read before.
+    pub(super) fn put_bytes(&mut self, bytes: Bytes) {
+        *self.body.get_mut() = Body::from(bytes);
+    }
+
+    /// The body as JSON.
+    pub(super) async fn json(&mut self) -> Result<Value, Problem> {
+        self.wants_json(&[])?;
+        let bytes = self.bytes(MAX_BODY).await?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Problem::new(Code::BadJson, format!("The body is not JSON: {error}.")))
+    }
+
+    /// The same, where no body at all means `{}`.
+    pub(super) async fn fields_or_none(&mut self) -> Result<Fields, Problem> {
+        let bytes = self.bytes(MAX_BODY).await?;
+        if bytes.is_empty() {
+            return Ok(Fields::body(Value::Object(serde_json::Map::new()))?);
+        }
+        self.put_bytes(bytes);
+        self.headers.remove(header::CONTENT_LENGTH);
+        self.fields().await
+    }
+
+    /// The body as a JSON object to be read field by field.
+    pub(super) async fn fields(&mut self) -> Result<Fields, Problem> {
+        Ok(Fields::body(self.json().await?)?)
+    }
+}
+
+fn too_large(limit: usize) -> Problem {
+    Problem::new(
+        Code::TooLarge,
+        format!("The body is larger than {limit} bytes."),
+    )
+}

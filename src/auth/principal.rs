@@ -1,0 +1,113 @@
+//! Who is calling and what it may do.
+
+use crate::model::{ApiKey, AppNo, Scope};
+
+/// An authenticated caller.
+#[derive(Debug, Clone)]
+pub struct Principal {
+    /// What it may do; see [`Principal::may`].
+    pub scopes: Vec<Scope>,
+    /// The only application it sees; every other one is "not found" to it.
+    pub app: Option<AppNo>,
+    /// 128 bits that stand for the credential, so that idempotency keys of two callers never meet.
+    pub credential: [u8; 16],
+    /// Whether the key is bound to its application by a scope `app:{id}:*`, which opens all of it.
+    whole_app: bool,
+}
+
+impl Principal {
+    /// The operator.
+    pub(super) fn admin(hash: &[u8; 32]) -> Self {
+        Self {
+            scopes: vec![Scope::Admin],
+            app: None,
+            credential: half(hash),
+            whole_app: false,
+        }
+    }
+
+    pub(super) fn of(key: &ApiKey, hash: &[u8; 32]) -> Self {
+        let opens_app = |scope: &Scope| matches!(scope, Scope::Other(text) if text.starts_with("app:") && text.ends_with(":*"));
+        Self {
+            scopes: key.scopes.clone(),
+            app: key.app,
+            credential: half(hash),
+            whole_app: key.app.is_some() && key.scopes.iter().any(opens_app),
+        }
+    }
+
+    /// Whether it has `scope`, directly or by a wider one: `admin` holds all, `read` holds the
+    /// reading ones, `app:{id}:*` all of its application but making keys.
+    pub fn may(&self, scope: &Scope) -> bool {
+        self.scopes.iter().any(|own| match own {
+            Scope::Admin => true,
+            Scope::Read => matches!(
+                scope,
+                Scope::Read | Scope::MessageRead | Scope::WebhooksRead
+            ),
+            Scope::MessageRead
+            | Scope::MessageWrite
+            | Scope::WebhooksRead
+            | Scope::WebhooksWrite
+            | Scope::KeysWrite => own == scope,
+            Scope::Other(_) => {
+                own == scope
+                    || (self.whole_app && !matches!(scope, Scope::Admin | Scope::KeysWrite))
+            }
+        })
+    }
+
+    /// Whether it sees this application.
+    pub fn sees(&self, app: AppNo) -> bool {
+        self.app.is_none_or(|own| own == app)
+    }
+}
+
+fn half(hash: &[u8; 32]) -> [u8; 16] {
+    let mut out = [0; 16];
+    out.copy_from_slice(hash.split_at(16).0);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(scopes: &[&str], app: Option<AppNo>) -> Principal {
+        let key = crate::auth::mint(
+            [1; crate::auth::KEY_RANDOM],
+            crate::auth::NewKey {
+                name: String::new(),
+                scopes: scopes
+                    .iter()
+                    .map(|s| Scope::from((*s).to_owned()))
+                    .collect(),
+                app,
+                expires: None,
+            },
+            crate::base::Timestamp::ZERO,
+        );
+        Principal::of(&key.0, &[0; 32])
+    }
+
+    #[test]
+    fn wider_scopes_hold_narrower_ones() {
+        let admin = with(&["admin"], None);
+        let reader = with(&["read"], None);
+        let sender = with(&["msg:write"], None);
+        assert!(admin.may(&Scope::KeysWrite) && admin.may(&Scope::MessageWrite));
+        assert!(reader.may(&Scope::MessageRead) && reader.may(&Scope::WebhooksRead));
+        assert!(!reader.may(&Scope::MessageWrite) && !reader.may(&Scope::KeysWrite));
+        assert!(sender.may(&Scope::MessageWrite) && !sender.may(&Scope::MessageRead));
+        assert!(!with(&["jobs:read"], None).may(&Scope::Read));
+    }
+
+    #[test]
+    fn a_key_of_a_whole_application_opens_it_and_nothing_else() {
+        let bound = with(&["app:acme:*"], Some(AppNo(3)));
+        assert!(bound.may(&Scope::WebhooksWrite) && bound.may(&Scope::MessageRead));
+        assert!(!bound.may(&Scope::KeysWrite) && !bound.may(&Scope::Admin));
+        assert!(bound.sees(AppNo(3)) && !bound.sees(AppNo(4)));
+        assert!(!with(&["app:acme:*"], None).may(&Scope::MessageRead));
+    }
+}

@@ -1,0 +1,336 @@
+//! The immutable state: maps that are cheap to copy and change in one place.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hash};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use hashbrown::{DefaultHashBuilder, HashMap};
+
+use crate::model::{
+    ApiKey, AppId, AppNo, Application, Endpoint, EndpointId, EndpointNo, EventType, KeyId,
+};
+use crate::policy::filter::Routes;
+
+/// Everything that is configured, at one revision. Cloning copies pointers only.
+#[derive(Clone, Default)]
+pub struct Snapshot {
+    pub(super) revision: u64,
+    apps: Sharded<AppNo, Arc<AppEntry>>,
+    app_ids: Sharded<AppId, AppNo>,
+    app_uids: Sharded<String, AppNo>,
+    endpoints: Sharded<EndpointNo, Arc<Endpoint>>,
+    /// By name; small and rarely changed, so it is copied whole.
+    event_types: Arc<BTreeMap<String, Arc<EventType>>>,
+    keys: Arc<HashMap<KeyId, Arc<ApiKey>>>,
+    instance: Arc<BTreeMap<String, serde_json::Value>>,
+    total: Arc<Load>,
+    next_app: u32,
+    next_endpoint: u32,
+}
+
+/// One application with what belongs to it.
+#[derive(Clone)]
+pub struct AppEntry {
+    /// The application; never a deleted one.
+    pub app: Arc<Application>,
+    /// Its unfinished deliveries, counted across all snapshots.
+    pub load: Arc<Load>,
+    /// Its endpoints that are not deleted, oldest first.
+    pub endpoints: Vec<Arc<Endpoint>>,
+    routes: OnceLock<Arc<Routes>>,
+}
+
+/// Unfinished deliveries of one application: counted up at acceptance, down when they end. What is
+/// counted here is counted in the sum of all applications as well.
+#[derive(Debug, Default)]
+pub struct Load {
+    deliveries: AtomicU64,
+    bytes: AtomicU64,
+    /// The sum that this is a part of; `None` for the sum itself.
+    total: Option<Arc<Load>>,
+}
+
+impl Drop for Load {
+    /// The application is gone: what it still had pending leaves the sum.
+    fn drop(&mut self) {
+        if let Some(total) = &self.total {
+            let (deliveries, bytes) = self.pending();
+            total.subtract(deliveries, bytes);
+        }
+    }
+}
+
+impl Load {
+    fn within(total: &Arc<Self>) -> Arc<Self> {
+        Arc::new(Self {
+            deliveries: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            total: Some(Arc::clone(total)),
+        })
+    }
+
+    /// Deliveries not finished, and their payload bytes.
+    pub fn pending(&self) -> (u64, u64) {
+        (
+            self.deliveries.load(Ordering::Relaxed),
+            self.bytes.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Counts `deliveries` of `bytes` payload bytes in sum in.
+    pub fn add(&self, deliveries: u64, bytes: u64) {
+        self.deliveries.fetch_add(deliveries, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(total) = &self.total {
+            total.add(deliveries, bytes);
+        }
+    }
+
+    /// Counts them out; stops at zero.
+    pub fn remove(&self, deliveries: u64, bytes: u64) {
+        let (deliveries, bytes) = self.subtract(deliveries, bytes);
+        if let Some(total) = &self.total {
+            total.subtract(deliveries, bytes);
+        }
+    }
+
+    /// Answers what was really taken away.
+    fn subtract(&self, deliveries: u64, bytes: u64) -> (u64, u64) {
+        let take = |counter: &AtomicU64, by: u64| {
+            let before = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                Some(n.saturating_sub(by))
+            });
+            before.unwrap_or(0).min(by)
+        };
+        (take(&self.deliveries, deliveries), take(&self.bytes, bytes))
+    }
+}
+
+impl AppEntry {
+    /// Which of its endpoints want a message; built on first use after a change.
+    pub fn routes(&self) -> &Routes {
+        self.routes.get_or_init(|| {
+            Arc::new(Routes::build(
+                self.endpoints.iter().map(|ep| (ep.no, ep.as_ref())),
+            ))
+        })
+    }
+
+    /// The endpoint with this id or uid.
+    pub fn endpoint(&self, id_or_uid: &str) -> Option<&Arc<Endpoint>> {
+        if let Ok(id) = EndpointId::parse(id_or_uid) {
+            // Oldest first is by id, so a search by halves finds it.
+            let place = self.endpoints.binary_search_by_key(&id, |ep| ep.id).ok()?;
+            return self.endpoints.get(place);
+        }
+        self.endpoints
+            .iter()
+            .find(|ep| ep.uid.as_deref() == Some(id_or_uid))
+    }
+}
+
+impl Snapshot {
+    /// Grows by one with every change.
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The number the next application gets.
+    pub const fn next_app(&self) -> AppNo {
+        AppNo(self.next_app)
+    }
+
+    /// The number the next endpoint gets.
+    pub const fn next_endpoint(&self) -> EndpointNo {
+        EndpointNo(self.next_endpoint)
+    }
+
+    /// The application with this id or uid, unless deleted.
+    pub fn app(&self, id_or_uid: &str) -> Option<&Arc<AppEntry>> {
+        let no = match AppId::parse(id_or_uid) {
+            Ok(id) => self.app_ids.get(&id)?,
+            Err(_) => self.app_uids.get(id_or_uid)?,
+        };
+        self.apps.get(no)
+    }
+
+    /// The application with this number, unless deleted.
+    pub fn app_by_no(&self, no: AppNo) -> Option<&Arc<AppEntry>> {
+        self.apps.get(&no)
+    }
+
+    /// All applications that are not deleted, in no order.
+    pub fn apps(&self) -> impl Iterator<Item = &Arc<AppEntry>> {
+        self.apps.values()
+    }
+
+    /// The endpoint with this number, deleted ones included.
+    pub fn endpoint(&self, no: EndpointNo) -> Option<&Arc<Endpoint>> {
+        self.endpoints.get(&no)
+    }
+
+    /// All endpoints, deleted ones included, in no order.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.endpoints.values()
+    }
+
+    /// The event type of this name, archived ones included, expunged ones not.
+    pub fn event_type(&self, name: &str) -> Option<&Arc<EventType>> {
+        self.event_types.get(name)
+    }
+
+    /// All event types by name.
+    pub fn event_types(&self) -> &BTreeMap<String, Arc<EventType>> {
+        &self.event_types
+    }
+
+    /// The API key with this id, revoked ones included.
+    pub fn key(&self, id: &KeyId) -> Option<&Arc<ApiKey>> {
+        self.keys.get(id)
+    }
+
+    /// All API keys, in no order.
+    pub fn keys(&self) -> impl Iterator<Item = &Arc<ApiKey>> {
+        self.keys.values()
+    }
+
+    /// Unfinished deliveries of all applications, the sum of their [`AppEntry::load`].
+    pub const fn total(&self) -> &Arc<Load> {
+        &self.total
+    }
+
+    /// A value of the instance.
+    pub fn instance(&self, name: &str) -> Option<&serde_json::Value> {
+        self.instance.get(name)
+    }
+
+    pub(super) fn put_app(&mut self, app: Application) {
+        let no = app.no;
+        self.next_app = self.next_app.max(no.0.saturating_add(1));
+        let before = self.apps.get(&no).and_then(|entry| entry.app.uid.clone());
+        if let Some(uid) = before {
+            self.app_uids.remove(uid.as_str());
+        }
+        if app.deleted.is_some() {
+            self.apps.remove(&no);
+            self.app_ids.remove(&app.id);
+            return;
+        }
+        if let Some(uid) = &app.uid {
+            self.app_uids.put(uid.clone(), no);
+        }
+        self.app_ids.put(app.id, no);
+        let app = Arc::new(app);
+        if let Some(entry) = self.apps.get_mut(&no) {
+            Arc::make_mut(entry).app = app;
+        } else {
+            let entry = AppEntry {
+                app,
+                load: Load::within(&self.total),
+                endpoints: Vec::new(),
+                routes: OnceLock::new(),
+            };
+            self.apps.put(no, Arc::new(entry));
+        }
+    }
+
+    pub(super) fn put_endpoint(&mut self, endpoint: &Arc<Endpoint>) {
+        self.next_endpoint = self.next_endpoint.max(endpoint.no.0.saturating_add(1));
+        self.endpoints.put(endpoint.no, Arc::clone(endpoint));
+        let Some(entry) = self.apps.get_mut(&endpoint.app) else {
+            return;
+        };
+        let entry = Arc::make_mut(entry);
+        entry.routes = OnceLock::new();
+        match entry
+            .endpoints
+            .binary_search_by_key(&endpoint.id, |ep| ep.id)
+        {
+            Ok(place) if endpoint.deleted.is_some() => {
+                entry.endpoints.remove(place);
+            }
+            Ok(place) => {
+                if let Some(slot) = entry.endpoints.get_mut(place) {
+                    *slot = Arc::clone(endpoint);
+                }
+            }
+            Err(_) if endpoint.deleted.is_some() => {}
+            Err(place) => entry.endpoints.insert(place, Arc::clone(endpoint)),
+        }
+    }
+
+    pub(super) fn put_event_type(&mut self, event_type: EventType) {
+        let types = Arc::make_mut(&mut self.event_types);
+        if event_type.deleted {
+            types.remove(&event_type.name);
+        } else {
+            types.insert(event_type.name.clone(), Arc::new(event_type));
+        }
+    }
+
+    pub(super) fn put_key(&mut self, key: ApiKey) {
+        Arc::make_mut(&mut self.keys).insert(key.id, Arc::new(key));
+    }
+
+    pub(super) fn put_instance(&mut self, name: &str, value: serde_json::Value) {
+        Arc::make_mut(&mut self.instance).insert(name.to_owned(), value);
+    }
+}
+
+/// A map in 256 parts, each shared until it changes: a copy costs pointers, a change one part.
+struct Sharded<K, V> {
+    hasher: DefaultHashBuilder,
+    parts: Vec<Arc<HashMap<K, V>>>,
+}
+
+impl<K, V> Default for Sharded<K, V> {
+    fn default() -> Self {
+        Self {
+            hasher: DefaultHashBuilder::default(),
+            parts: vec![Arc::default(); 256],
+        }
+    }
+}
+
+impl<K, V> Clone for Sharded<K, V> {
+    fn clone(&self) -> Self {
+        Self {
+            hasher: self.hasher.clone(),
+            parts: self.parts.clone(),
+        }
+    }
+}
+
+impl<K: Hash + Eq + Clone, V: Clone> Sharded<K, V> {
+    fn get<Q: Hash + hashbrown::Equivalent<K> + ?Sized>(&self, key: &Q) -> Option<&V> {
+        self.parts.get(self.part(key))?.get(key)
+    }
+
+    fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        let part = self.part(key);
+        Arc::make_mut(self.parts.get_mut(part)?).get_mut(key)
+    }
+
+    fn put(&mut self, key: K, value: V) {
+        let part = self.part(&key);
+        if let Some(map) = self.parts.get_mut(part) {
+            Arc::make_mut(map).insert(key, value);
+        }
+    }
+
+    fn remove<Q: Hash + hashbrown::Equivalent<K> + ?Sized>(&mut self, key: &Q) {
+        let part = self.part(key);
+        if let Some(map) = self.parts.get_mut(part) {
+            Arc::make_mut(map).remove(key);
+        }
+    }
+
+    fn values(&self) -> impl Iterator<Item = &V> {
+        self.parts.iter().flat_map(|part| part.values())
+    }
+
+    fn part<Q: Hash + ?Sized>(&self, key: &Q) -> usize {
+        usize::try_from(self.hasher.hash_one(key) % 256).unwrap_or(0)
+    }
+}

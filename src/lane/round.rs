@@ -1,0 +1,299 @@
+//! One round of the commit thread: what is queued, in the order that lets one fsync cover it.
+//!
+//! Order within a round: configuration, settlements, stored answers, then messages. A message never
+//! overtakes a configuration change that was handed in before it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, warn};
+
+use super::{Committed, Error, Shared, Work};
+use crate::base::{Clock, Timestamp};
+use crate::metrics::CommitMetrics;
+use crate::model::Message;
+use crate::store;
+use crate::store::{Accept, Writer};
+
+/// Housekeeping of the store is due this often.
+const TEND: Duration = Duration::from_secs(10);
+/// A settlement that no message commit has synced waits this long at most.
+const LAZY: Duration = Duration::from_millis(100);
+
+type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// Messages of one caller within a group.
+struct Part {
+    len: usize,
+    bytes: u64,
+    reply: Reply<Vec<Arc<Message>>>,
+}
+
+/// The state of the commit thread between rounds.
+pub(super) struct Round {
+    writer: Box<dyn Writer>,
+    clock: Arc<dyn Clock>,
+    shared: Arc<Shared>,
+    committed: mpsc::Sender<Committed>,
+    metrics: CommitMetrics,
+    /// Messages of the group being built, and who waits for which of them.
+    group: Vec<Accept>,
+    parts: Vec<Part>,
+    /// Callers of durable settlements of this round.
+    durable: Vec<Reply<()>>,
+    unsynced_since: Option<Timestamp>,
+    last_tend: Timestamp,
+    last_accepted: Timestamp,
+}
+
+impl Round {
+    pub(super) fn new(
+        writer: Box<dyn Writer>,
+        clock: Arc<dyn Clock>,
+        shared: Arc<Shared>,
+        committed: mpsc::Sender<Committed>,
+    ) -> Self {
+        let now = clock.now();
+        Self {
+            writer,
+            clock,
+            shared,
+            committed,
+            metrics: CommitMetrics::register(),
+            group: Vec::new(),
+            parts: Vec::new(),
+            durable: Vec::new(),
+            unsynced_since: None,
+            last_tend: now,
+            last_accepted: now,
+        }
+    }
+
+    /// Does one round with what is queued; false = the thread must end.
+    pub(super) fn turn(&mut self, mut queued: impl Iterator<Item = Work>) -> bool {
+        loop {
+            let mut drained = false;
+            while self.group.len() < self.shared.options.max_group {
+                let Some(work) = queued.next() else {
+                    drained = true;
+                    break;
+                };
+                match self.take(work) {
+                    Ok(true) => {}
+                    Ok(false) => return false,
+                    Err(cause) => return self.fail(&cause),
+                }
+            }
+            if let Err(cause) = self.commit() {
+                return self.fail(&cause);
+            }
+            if drained {
+                break;
+            }
+        }
+        match self.rest() {
+            Ok(()) => true,
+            Err(cause) => self.fail(&cause),
+        }
+    }
+
+    /// Takes one entry in; everything but messages is applied at once.
+    fn take(&mut self, work: Work) -> Result<bool, store::Error> {
+        match work {
+            Work::Append {
+                batch,
+                bytes,
+                reply,
+            } => {
+                self.parts.push(Part {
+                    len: batch.len(),
+                    bytes,
+                    reply,
+                });
+                self.group.extend(batch);
+            }
+            Work::Settle {
+                settlement,
+                durable,
+                reply,
+            } => {
+                let applied = self.writer.settle(&settlement);
+                self.unsynced_since.get_or_insert(self.last_accepted);
+                match applied {
+                    Ok(()) if durable => self.durable.push(reply),
+                    applied => return self.answer(reply, applied).map(|()| true),
+                }
+            }
+            Work::Config {
+                expected,
+                rows,
+                reply,
+            } => {
+                // Messages handed in before it were routed by the old configuration.
+                self.commit()?;
+                let revision = self.writer.commit_config(expected, &rows);
+                return self.answer(reply, revision).map(|()| true);
+            }
+            Work::Remember { key, answer } => {
+                self.writer.remember(key, self.clock.now(), answer)?;
+                self.unsynced_since.get_or_insert(self.last_accepted);
+            }
+            Work::Space { reply } => {
+                let space = self.writer.space();
+                return self.answer(reply, space).map(|()| true);
+            }
+            Work::Close { reply } => {
+                self.commit()?;
+                let closed = self.writer.close();
+                self.answer(reply, closed)?;
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Answers one caller; `NotApplied` is the caller's affair, everything else ends the thread.
+    fn answer<T>(
+        &self,
+        reply: Reply<T>,
+        result: Result<T, store::Error>,
+    ) -> Result<(), store::Error> {
+        match result {
+            Ok(value) => {
+                if reply.send(Ok(value)).is_err() {} // the caller went away; the work stands
+                Ok(())
+            }
+            Err(store::Error::NotApplied(why)) => {
+                warn!(why, "a write was refused by the store");
+                if reply.send(Err(Error::NotApplied)).is_err() {}
+                Ok(())
+            }
+            Err(cause) => {
+                if reply.send(Err(Error::Failed)).is_err() {}
+                Err(cause)
+            }
+        }
+    }
+
+    /// Commits the group with one fsync, hands it up, answers its callers.
+    fn commit(&mut self) -> Result<(), store::Error> {
+        if self.group.is_empty() {
+            if !self.durable.is_empty() {
+                self.sync()?;
+            }
+            return Ok(());
+        }
+        let accepted = self.clock.now().max(self.last_accepted);
+        self.last_accepted = accepted;
+        for accept in &mut self.group {
+            accept.message.accepted = accepted;
+        }
+        let began = self.clock.monotonic();
+        match self.writer.append(&mut self.group) {
+            Ok(()) => {}
+            Err(store::Error::NotApplied(why)) => {
+                warn!(
+                    why,
+                    messages = self.group.len(),
+                    "an append was refused by the store"
+                );
+                self.group.clear();
+                self.answer_parts(&Err(Error::NotApplied));
+                return Ok(());
+            }
+            Err(cause) => return Err(cause),
+        }
+        let took = self.clock.monotonic().saturating_sub(began);
+        self.metrics.seconds.record(took.as_secs_f64());
+        let size = u32::try_from(self.group.len()).unwrap_or(u32::MAX);
+        self.metrics.messages.record(size);
+        self.unsynced_since = None;
+        let messages: Vec<_> = self.group.drain(..).map(|a| Arc::new(a.message)).collect();
+        self.hand_up(&messages);
+        self.answer_parts(&Ok(messages));
+        self.answer_durable();
+        Ok(())
+    }
+
+    fn hand_up(&self, messages: &[Arc<Message>]) {
+        let Some(last) = messages.last() else { return };
+        let committed = Committed {
+            lane: last.at.lane,
+            last: last.at.seq,
+            messages: messages
+                .iter()
+                .filter(|m| !m.targets.is_empty())
+                .cloned()
+                .collect(),
+        };
+        if self.committed.blocking_send(committed).is_err() {
+            // The scheduler is gone: the process is ending, and recovery reads the log again.
+            warn!("committed messages were not handed on; they are delivered after the restart");
+        }
+    }
+
+    fn answer_parts(&mut self, result: &Result<Vec<Arc<Message>>, Error>) {
+        let mut messages = result.as_ref().map(|all| all.iter());
+        for part in self.parts.drain(..) {
+            self.shared.waiting.fetch_sub(part.len, Ordering::Relaxed);
+            self.shared
+                .waiting_bytes
+                .fetch_sub(part.bytes, Ordering::Relaxed);
+            let answer = match &mut messages {
+                Ok(all) => Ok(all.by_ref().take(part.len).cloned().collect()),
+                Err(error) => Err(**error),
+            };
+            if part.reply.send(answer).is_err() {} // the caller went away; the message stands
+        }
+    }
+
+    fn answer_durable(&mut self) {
+        for reply in self.durable.drain(..) {
+            if reply.send(Ok(())).is_err() {}
+        }
+    }
+
+    fn sync(&mut self) -> Result<(), store::Error> {
+        self.writer.sync()?;
+        self.unsynced_since = None;
+        self.answer_durable();
+        Ok(())
+    }
+
+    /// What is due between groups.
+    fn rest(&mut self) -> Result<(), store::Error> {
+        let now = self.clock.now();
+        self.last_accepted = self.last_accepted.max(now);
+        if self
+            .unsynced_since
+            .is_some_and(|since| now.since(since) >= LAZY)
+        {
+            self.sync()?;
+        }
+        if now.since(self.last_tend) >= TEND {
+            self.last_tend = now;
+            self.writer.tend(now)?;
+        }
+        let waiting = self.shared.waiting.load(Ordering::Relaxed);
+        self.metrics
+            .queue
+            .set(u32::try_from(waiting).unwrap_or(u32::MAX));
+        self.shared
+            .last_commit_ms
+            .store(now.millis(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The end: nobody is told `Ok` any more (`reliability.md` D2).
+    fn fail(&mut self, cause: &store::Error) -> bool {
+        error!(%cause, "the store failed; nothing is acknowledged any more");
+        self.shared.failed.send_replace(Some(cause.to_string()));
+        self.answer_parts(&Err(Error::Failed));
+        for reply in self.durable.drain(..) {
+            if reply.send(Err(Error::Failed)).is_err() {}
+        }
+        false
+    }
+}

@@ -1,0 +1,240 @@
+//! What the API may ask of the scheduler.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::base::Timestamp;
+use crate::directory::Directory;
+use crate::model::{
+    Attempt, Delivery, DeliveryState, EndpointNo, Message, ParkReason, ParkedKey, Position, Verdict,
+};
+use crate::store::{self, Reader};
+
+/// Why a request was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store cannot be read.
+    #[error("the history cannot be read")]
+    Store(#[from] store::Error),
+    /// The scheduler is busy with earlier requests, or ending. Try again in a moment.
+    #[error("the scheduler does not take requests at the moment")]
+    Busy,
+    /// The change could not be stored.
+    #[error("the change was not stored")]
+    NotStored,
+}
+
+/// What the scheduler is asked. Each carries the way back.
+pub enum Request {
+    /// States of deliveries that are in memory; `None` for those that are not.
+    Live(Vec<Delivery>, oneshot::Sender<Vec<Option<DeliveryState>>>),
+    /// Try these again now, whatever came of them; answers how many were taken on. Deliveries that
+    /// are waiting in memory or sending are left as they are. `fresh` starts the schedule anew.
+    Retry {
+        /// Which.
+        deliveries: Vec<Delivery>,
+        /// A new schedule (recover, replay) instead of one attempt (resend).
+        fresh: bool,
+        /// Number of deliveries taken on, once that is on stable storage.
+        reply: oneshot::Sender<Result<usize, Error>>,
+    },
+    /// Cancel these if they are not finished; answers how many were.
+    Cancel(Vec<Delivery>, oneshot::Sender<Result<usize, Error>>),
+}
+
+/// Live figures for readiness, metrics and the operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Status {
+    /// When the driver last finished a turn.
+    pub last_turn: Timestamp,
+    /// Acceptance or due time of the oldest delivery that could start now, were there a slot.
+    pub oldest_runnable: Option<Timestamp>,
+    /// When an attempt last started or ended.
+    pub last_progress: Timestamp,
+    /// Deliveries in memory.
+    pub in_memory: usize,
+    /// Attempts under way.
+    pub in_flight: usize,
+    /// Deliveries in the store.
+    pub parked: u64,
+    /// Whether recovery of the last run is done.
+    pub recovered: bool,
+    /// When a settlement was last handed over, or there was none.
+    pub last_settled: Timestamp,
+}
+
+/// A delivery with everything the API shows of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryView {
+    /// Where it goes.
+    pub endpoint: EndpointNo,
+    /// The one state it is in.
+    pub state: DeliveryState,
+    /// When the next attempt is due, while it is retrying.
+    pub next_attempt: Option<Timestamp>,
+    /// Its attempts, oldest first.
+    pub attempts: Vec<Attempt>,
+}
+
+/// Cheap handle to the scheduler.
+#[derive(Clone)]
+pub struct Handle {
+    /// Bounded; when it is full the caller gets [`Error::Busy`] after a second.
+    requests: mpsc::Sender<Request>,
+    status: watch::Receiver<Status>,
+    reader: Arc<dyn Reader>,
+    directory: Arc<Directory>,
+}
+
+impl Handle {
+    /// Made by the composition root together with the driver's ends of the channels.
+    pub fn new(
+        requests: mpsc::Sender<Request>,
+        status: watch::Receiver<Status>,
+        reader: Arc<dyn Reader>,
+        directory: Arc<Directory>,
+    ) -> Self {
+        Self {
+            requests,
+            status,
+            reader,
+            directory,
+        }
+    }
+
+    /// Live figures.
+    pub fn status(&self) -> Status {
+        *self.status.borrow()
+    }
+
+    /// State and attempts of each delivery of a message, in the order of its targets.
+    pub async fn deliveries(&self, message: &Message) -> Result<Vec<DeliveryView>, Error> {
+        let targets: Vec<_> = message
+            .targets
+            .iter()
+            .map(|&endpoint| Delivery {
+                at: message.at,
+                endpoint,
+            })
+            .collect();
+        // Live first: what leaves memory in between is found in the store afterwards.
+        let live = self.live(targets.clone()).await?;
+        let mut attempts = self.reader.attempts(message.at, None)?;
+        let mut views = Vec::with_capacity(targets.len());
+        for (delivery, live) in targets.into_iter().zip(live) {
+            let (mine, rest) = attempts
+                .into_iter()
+                .partition(|a| a.endpoint == delivery.endpoint);
+            attempts = rest;
+            views.push(self.view(delivery, live, mine)?);
+        }
+        Ok(views)
+    }
+
+    /// State and attempts of one delivery.
+    pub async fn delivery(&self, delivery: Delivery) -> Result<DeliveryView, Error> {
+        let live = self
+            .live(vec![delivery])
+            .await?
+            .into_iter()
+            .next()
+            .flatten();
+        let attempts = self.reader.attempts(delivery.at, Some(delivery.endpoint))?;
+        self.view(delivery, live, attempts)
+    }
+
+    /// Tries one delivery again, once; see [`Request::Retry`].
+    pub async fn resend(&self, delivery: Delivery) -> Result<usize, Error> {
+        self.retry(vec![delivery], false).await
+    }
+
+    /// Tries deliveries again with a new schedule; see [`Request::Retry`]. Callers hand in at most
+    /// a page (500) at a time.
+    pub async fn recover(&self, deliveries: Vec<Delivery>) -> Result<usize, Error> {
+        self.retry(deliveries, true).await
+    }
+
+    /// Cancels deliveries that are not finished; answers how many were.
+    pub async fn cancel(&self, deliveries: Vec<Delivery>) -> Result<usize, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Cancel(deliveries, reply)).await?;
+        answer.await.unwrap_or(Err(Error::Busy))
+    }
+
+    async fn retry(&self, deliveries: Vec<Delivery>, fresh: bool) -> Result<usize, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Retry {
+            deliveries,
+            fresh,
+            reply,
+        })
+        .await?;
+        answer.await.unwrap_or(Err(Error::Busy))
+    }
+
+    async fn live(&self, of: Vec<Delivery>) -> Result<Vec<Option<DeliveryState>>, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Live(of, reply)).await?;
+        answer.await.map_err(|_| Error::Busy)
+    }
+
+    async fn ask(&self, request: Request) -> Result<(), Error> {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        self.requests
+            .send_timeout(request, PATIENCE)
+            .await
+            .map_err(|_| Error::Busy)
+    }
+
+    fn view(
+        &self,
+        delivery: Delivery,
+        live: Option<DeliveryState>,
+        attempts: Vec<Attempt>,
+    ) -> Result<DeliveryView, Error> {
+        let endpoint = self
+            .directory
+            .snapshot()
+            .endpoint(delivery.endpoint)
+            .cloned();
+        let gone = endpoint.as_ref().is_none_or(|ep| ep.deleted.is_some());
+        let sending = endpoint.as_ref().is_some_and(|ep| ep.is_sending());
+        let waits = |state| if sending { state } else { DeliveryState::Held };
+        let last = attempts.last().map(|attempt| attempt.verdict);
+        let mut next_attempt = None;
+        let state = match (live, last) {
+            (Some(live), _) => live,
+            (None, Some(Verdict::Delivered)) => DeliveryState::Delivered,
+            (None, Some(Verdict::Dead(_))) => DeliveryState::Dead,
+            (None, _) if gone || self.reader.is_cancelled(delivery)? => DeliveryState::Cancelled,
+            (None, Some(Verdict::RetryAt(due))) => {
+                next_attempt = Some(due).filter(|_| sending);
+                waits(DeliveryState::Retrying)
+            }
+            (None, None) => waits(DeliveryState::Pending),
+        };
+        Ok(DeliveryView {
+            endpoint: delivery.endpoint,
+            state,
+            next_attempt,
+            attempts,
+        })
+    }
+}
+
+/// The row under which a delivery with this last attempt is parked, if it is.
+pub(super) fn parked_key(
+    reader: &dyn Reader,
+    endpoint: EndpointNo,
+    at: Position,
+    last: Option<&Attempt>,
+) -> Result<Option<(ParkedKey, ParkReason)>, store::Error> {
+    let due = match last.map(|attempt| attempt.verdict) {
+        Some(Verdict::RetryAt(due)) => due,
+        _ => Timestamp::ZERO,
+    };
+    let key = ParkedKey { endpoint, due, at };
+    Ok(reader.parked_row(key)?.map(|row| (key, row.reason)))
+}
