@@ -72,7 +72,7 @@ pub fn accept_loss(
     let kept = directory.path.join(format!("lost-{}", now.millis()));
     keep(&directory, &kept).map_err(|error| on_disk("copy the files aside", &error))?;
     journals
-        .cut_at_damage(&kept)
+        .cut_at_damage(&kept, mark.as_ref().map_or(0, |mark| mark.verify_from))
         .map_err(|error| on_disk("cut the damaged journal", &error))?;
     renew(
         directory,
@@ -163,6 +163,7 @@ fn renew(
         generation: 0,
         batch: found.batch.number,
         hash: found.batch.hash,
+        verify_from: found.batch.number + 1,
         lanes: found
             .lanes
             .iter()
@@ -173,7 +174,7 @@ fn renew(
     };
     let mark_file = MarkFile::create(&directory.mark(), &fresh).map_err(fault)?;
     directory.sync().map_err(fault)?;
-    let from = found.batch.number + 1;
+    let from = fresh.verify_from;
     let parts = Parts {
         dir: directory,
         spaces,

@@ -510,3 +510,36 @@ fn a_flipped_bit_in_a_table_is_never_read_as_a_message() {
         );
     }
 }
+
+#[test]
+fn after_an_accepted_loss_behind_flushed_tables_the_store_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = storage(dir.path());
+    options.memtable = ByteSize::kib(64);
+    let (mut writer, reader) = open(&options).unwrap();
+    let at = Timestamp::from_millis(1_767_600_000_000);
+    for seq in 0..100 {
+        let mut batch: Vec<_> = (0..20).map(|_| accept(1, at, 500)).collect();
+        writer.append(&mut batch).unwrap();
+        writer.settle(&parks(seq * 20 + 1)).unwrap();
+    }
+    drop((writer, reader));
+    trim(dir.path());
+    break_the_middle(dir.path());
+    let (lane, good, acked) = lane_of(open(&options).err().unwrap());
+    assert_eq!(acked, 2000);
+    accept_loss(dir.path(), lane, good, Timestamp::ZERO).unwrap();
+    for n in 1..4 {
+        let (mut writer, reader) = open(&options).unwrap();
+        for seq in 1..=good {
+            assert!(
+                reader.message(position(seq)).unwrap().is_some(),
+                "message {seq}"
+            );
+        }
+        reader.fetch(position(0), usize::MAX).unwrap();
+        let mut batch = [accept(1, at, 10)];
+        writer.append(&mut batch).unwrap();
+        assert_eq!(batch[0].message.at.lane, LaneId(2 + n));
+    }
+}
