@@ -1,1 +1,4 @@
-//! Integration tests: one binary, one module per subject.
+//! Integration tests: one binary, a module per subject.
+
+mod ssrf;
+mod wire;
