@@ -4,12 +4,14 @@
 //! failure that names the script, never a skip.
 
 mod config;
-mod simulation;
-mod store;
 mod crash;
 mod gateway;
 mod kit;
 mod prometheus;
 mod real_payloads;
-mod sink;
 mod server;
+mod simulation;
+mod sink;
+mod ssrf;
+mod store;
+mod wire;
