@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
 /// An open or broken connection to one address.
 pub(crate) struct Connection {
@@ -27,7 +28,7 @@ pub(crate) struct Answer {
 }
 
 impl Connection {
-    /// Connects. Needs a `LocalSet` around it: the driver of the connection runs beside its user.
+    /// Connects. Needs a [`local_runtime`] around it: the driver of the connection runs beside its user.
     pub(crate) async fn open(address: SocketAddr, keep_alive: bool) -> anyhow::Result<Self> {
         let mut connection = Self {
             address,
@@ -89,6 +90,13 @@ impl Connection {
             body,
         })
     }
+}
+
+/// A runtime for one thread, whose tasks need not be `Send`.
+pub(crate) fn local_runtime() -> std::io::Result<LocalRuntime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
 }
 
 /// `first` and `second` in one; copies only if both hold something.

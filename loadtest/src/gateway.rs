@@ -11,9 +11,8 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::task::LocalSet;
 
-use crate::connection::{Connection, Template};
+use crate::connection::{Connection, Template, local_runtime};
 use crate::machine::{self, Usage};
 
 /// Long enough for a store with a backlog to open.
@@ -253,8 +252,5 @@ async fn call(
 }
 
 fn in_place<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    LocalSet::new().block_on(&runtime, work)
+    local_runtime()?.block_on(work)
 }

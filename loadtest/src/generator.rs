@@ -21,10 +21,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Method};
 use tokio::sync::Semaphore;
-use tokio::task::LocalSet;
 
 use crate::clock::{Clock, Window};
-use crate::connection::{Answer, Connection, Template};
+use crate::connection::{Answer, Connection, Template, local_runtime};
 use crate::hist::Histogram;
 use crate::machine;
 use crate::payload::{Payloads, Stamp};
@@ -208,11 +207,8 @@ fn worker(
     clock: Clock,
     connections: usize,
 ) -> anyhow::Result<Ingested> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let local = LocalSet::new();
-    let opened = local.block_on(&runtime, async {
+    let runtime = local_runtime()?;
+    let opened = runtime.block_on(async {
         let mut opened = Vec::with_capacity(connections);
         for _ in 0..connections {
             opened.push(Connection::open(load.address, load.keep_alive).await?);
@@ -243,7 +239,7 @@ fn worker(
             ..Ingested::default()
         }),
     });
-    local.block_on(&runtime, async {
+    runtime.block_on(async {
         tokio::time::sleep_until(begin.into()).await;
         let tasks: Vec<_> = opened
             .into_iter()

@@ -20,6 +20,8 @@ mod receiver;
 mod report;
 mod run;
 mod signature;
+#[cfg(test)]
+mod stub;
 
 use std::process::ExitCode;
 use std::sync::Arc;

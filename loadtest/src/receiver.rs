@@ -26,10 +26,9 @@ use parking_lot::Mutex;
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::LocalSet;
 
 use crate::clock::{Clock, Window};
-use crate::connection::joined;
+use crate::connection::{joined, local_runtime};
 use crate::generator::add_at;
 use crate::hist::Histogram;
 use crate::machine;
@@ -265,11 +264,8 @@ pub(crate) fn bind(listen: SocketAddr) -> io::Result<std::net::TcpListener> {
 }
 
 fn serve(listener: std::net::TcpListener, shared: &Arc<Shared>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let Ok(runtime) = runtime else { return };
-    LocalSet::new().block_on(&runtime, async {
+    let Ok(runtime) = local_runtime() else { return };
+    runtime.block_on(async {
         let Ok(listener) = TcpListener::from_std(listener) else {
             return;
         };
@@ -479,10 +475,7 @@ impl AsyncWrite for Resettable {
 
 /// A server that reads a body and answers 202, storing nothing: the ceiling of accepting.
 pub(crate) fn bare_accept(listener: std::net::TcpListener) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    LocalSet::new().block_on(&runtime, async {
+    local_runtime()?.block_on(async {
         let listener = TcpListener::from_std(listener)?;
         loop {
             let (stream, _) = listener.accept().await?;

@@ -254,7 +254,68 @@ fn report(
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::cli::{Cli, Command};
+    use crate::stub::{self, Fault};
+
+    /// A short run against the stand-in; the report, and whether it is faultless.
+    fn run_against(fault: Fault, options: &str) -> (Report, bool) {
+        let address = stub::start(fault);
+        let line = format!(
+            "loadtest run --address {address} --key k --ceilings 0 --connections 4 --warm-up 0 --duration 1 --drain 1 --verify-every 1 {options}"
+        );
+        let Command::Run(args) = Cli::try_parse_from(line.split_whitespace())
+            .unwrap()
+            .command
+        else {
+            unreachable!("the line says run");
+        };
+        let report = run(&args).unwrap();
+        let faultless = report.faults().is_empty();
+        (report, faultless)
+    }
+
+    #[test]
+    fn an_honest_gateway_passes_with_everything_counted() {
+        let (report, faultless) = run_against(Fault::None, "--rate 100 --apps 3 --endpoints 2");
+        assert!(faultless, "{:?}", report.faults());
+        assert!((90..=100).contains(&report.accepted), "{}", report.accepted);
+        assert_eq!(report.expected, 2 * report.accepted);
+        assert_eq!((report.lost, report.duplicates), (0, 0));
+        assert_eq!(report.delivered, report.expected);
+        assert_eq!(report.signatures_verified, report.delivered);
+        assert!(report.event_to_delivery.p50_us > 0);
+        assert!(report.table().contains("event to delivery"));
+    }
+
+    #[test]
+    fn batches_are_followed_message_by_message() {
+        let (report, faultless) = run_against(Fault::None, "--batch 7 --rate 20");
+        assert!(faultless, "{:?}", report.faults());
+        assert!(report.accepted >= 7 * 15, "{}", report.accepted);
+        assert_eq!(report.delivered, report.expected);
+    }
+
+    #[test]
+    fn a_single_lost_delivery_fails_the_run() {
+        let (report, faultless) = run_against(Fault::Loses(17), "--rate 100");
+        assert_eq!((report.lost, faultless), (1, false));
+    }
+
+    #[test]
+    fn a_doubled_delivery_is_counted() {
+        let (report, faultless) = run_against(Fault::Doubles(17), "--rate 100 --no-keep-alive");
+        assert_eq!((report.duplicates, report.lost), (1, 0));
+        assert!(faultless, "at least once is what is promised");
+    }
+
+    #[test]
+    fn wrong_signatures_fail_the_run() {
+        let (report, faultless) = run_against(Fault::SignsWrongly, "--rate 100");
+        assert!(!faultless && report.signatures_bad == report.signatures_verified);
+    }
 
     #[test]
     fn a_mix_is_dealt_out_by_weight() {

@@ -104,11 +104,7 @@ impl Problem {
         Self::new(Code::NotFound, format!("No {what} with this id."))
     }
 
-    pub(super) const fn code(&self) -> Code {
-        self.code
-    }
-
-    const fn after(mut self, secs: u32) -> Self {
+    pub(super) const fn after(mut self, secs: u32) -> Self {
         self.retry_after_secs = Some(secs);
         self
     }
@@ -153,8 +149,8 @@ impl Problem {
             "application/json"
         };
         let mut response = Response::new(body.into());
-        *response.status_mut() = StatusCode::from_u16(self.code.status())
-            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() =
+            StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         if let Some(secs) = self.retry_after_secs {
@@ -247,7 +243,13 @@ impl From<Refused> for Problem {
 /// The idempotency key came with another body before.
 pub(super) fn mismatch() -> Problem {
     let msg = "this key was used with another body";
-    Item::at("header", "idempotency-key", ItemKind::IdempotencyMismatch, msg).into()
+    Item::at(
+        "header",
+        "idempotency-key",
+        ItemKind::IdempotencyMismatch,
+        msg,
+    )
+    .into()
 }
 
 impl From<lane::Error> for Problem {
@@ -276,9 +278,10 @@ impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
         tracing::warn!(%error, "a read of the store failed");
         match error {
-            store::Error::Corrupt { .. } => {
-                Self::new(Code::Server, "A stored record is damaged and was set aside.")
-            }
+            store::Error::Corrupt { .. } => Self::new(
+                Code::Server,
+                "A stored record is damaged and was set aside.",
+            ),
             store::Error::Unavailable(_)
             | store::Error::NotApplied(_)
             | store::Error::Doubtful(_)
@@ -297,9 +300,7 @@ impl From<schedule::Error> for Problem {
                 let detail = "The scheduler is busy with earlier requests.";
                 Self::new(Code::Overloaded, detail).after(1)
             }
-            schedule::Error::NotStored => {
-                Self::new(Code::Server, "The change was not stored.")
-            }
+            schedule::Error::NotStored => Self::new(Code::Server, "The change was not stored."),
         }
     }
 }

@@ -52,7 +52,7 @@ where
             }
         }
         drop(claim);
-        if reply.send(answer).is_err() {} // the caller went away; the work stands
+        drop(reply.send(answer)); // the caller went away; the work stands
     });
     let gone = |_| Problem::new(Code::Server, "The gateway is stopping.");
     answer.await.map_err(gone)?
@@ -74,7 +74,11 @@ fn find(cx: &Cx, key: &IdempotencyKey) -> Result<Option<Reply>, Problem> {
 
 fn again(status: u16, body: Bytes) -> Reply {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
-    let kind = if body.is_empty() { Kind::Empty } else { Kind::Json };
+    let kind = if body.is_empty() {
+        Kind::Empty
+    } else {
+        Kind::Json
+    };
     Reply {
         kind,
         ..Reply::raw(status, body)

@@ -50,7 +50,13 @@ impl<K> Paging<K> {
                 return Err(wrong("order", ItemKind::ValueError, msg));
             }
         };
-        let bad = || wrong("iterator", ItemKind::ValueError, "not an iterator of this list");
+        let bad = || {
+            wrong(
+                "iterator",
+                ItemKind::ValueError,
+                "not an iterator of this list",
+            )
+        };
         let place = match query.get("iterator") {
             None => Place::First,
             Some(text) => match text.strip_prefix('-') {
@@ -70,7 +76,10 @@ fn limit(query: &Query) -> Result<usize, Problem> {
     let Some(text) = query.get("limit") else {
         return Ok(DEFAULT_LIMIT.into());
     };
-    let read = text.parse::<u16>().ok().filter(|n| (1..=MAX_LIMIT).contains(n));
+    let read = text
+        .parse::<u16>()
+        .ok()
+        .filter(|n| (1..=MAX_LIMIT).contains(n));
     read.map(usize::from).ok_or_else(|| {
         let msg = format!("a whole number from 1 to {MAX_LIMIT} is wanted");
         wrong("limit", ItemKind::Limit, msg)
@@ -86,7 +95,11 @@ pub(super) fn select<T, K: Ord>(
 ) -> (Vec<T>, bool) {
     let in_order = |a: &K, b: &K| {
         let order = a.cmp(b);
-        if paging.descending { order.reverse() } else { order }
+        if paging.descending {
+            order.reverse()
+        } else {
+            order
+        }
     };
     let mut found: Vec<T> = items
         .filter(|item| match &paging.place {

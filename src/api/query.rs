@@ -17,15 +17,23 @@ impl Query {
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().rev().find(|(key, _)| key == name);
-        found.map(|(_, value)| value.as_str()).filter(|v| !v.is_empty())
+        found
+            .map(|(_, value)| value.as_str())
+            .filter(|v| !v.is_empty())
     }
 
     /// All values of a list; empty = all.
     pub(super) fn list(&self, name: &str) -> Vec<&str> {
         let bracketed = format!("{name}[]");
-        let values = self.0.iter().filter(|(key, _)| key == name || *key == bracketed);
+        let values = self
+            .0
+            .iter()
+            .filter(|(key, _)| key == name || *key == bracketed);
         let parts = values.flat_map(|(_, value)| value.split(','));
-        parts.map(str::trim).filter(|part| !part.is_empty()).collect()
+        parts
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .collect()
     }
 
     pub(super) fn flag(&self, name: &'static str, default: bool) -> Result<bool, Problem> {
@@ -44,7 +52,13 @@ impl Query {
         // A plus sign that was not encoded has become a blank.
         let text = text.replace(' ', "+");
         let read = Timestamp::parse_rfc3339(&text);
-        let bad = || wrong(name, ItemKind::ValueError, "not an RFC 3339 time after 1970");
+        let bad = || {
+            wrong(
+                name,
+                ItemKind::ValueError,
+                "not an RFC 3339 time after 1970",
+            )
+        };
         read.ok_or_else(bad).map(Some)
     }
 
@@ -57,7 +71,13 @@ impl Query {
             return Ok(None);
         };
         let read = text.parse().ok().filter(|n| allowed.contains(n));
-        let bad = || wrong(name, ItemKind::ValueError, format!("one of {allowed:?} is wanted"));
+        let bad = || {
+            wrong(
+                name,
+                ItemKind::ValueError,
+                format!("one of {allowed:?} is wanted"),
+            )
+        };
         read.ok_or_else(bad).map(Some)
     }
 }

@@ -78,7 +78,10 @@ impl Reply {
         if let Some(kind) = kind {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         }
-        if let Some(warning) = self.warning.and_then(|text| HeaderValue::from_str(&text).ok()) {
+        if let Some(warning) = self
+            .warning
+            .and_then(|text| HeaderValue::from_str(&text).ok())
+        {
             headers.insert("x-posthaste-warning", warning);
         }
         response

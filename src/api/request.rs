@@ -12,6 +12,7 @@ use axum::routing::{MethodFilter, MethodRouter};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::error::{Code, Problem};
@@ -38,7 +39,8 @@ pub(super) struct Cx {
     params: Vec<(Arc<str>, String)>,
     uri: http::Uri,
     pub(super) headers: HeaderMap,
-    body: Body,
+    /// Never locked, only reached through `&mut`: it makes the whole shareable between threads.
+    body: Mutex<Body>,
 }
 
 /// What a handler gives.
@@ -64,24 +66,25 @@ where
     F: Fn(Cx) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Answer> + Send + 'static,
 {
-    let route = move |State(state): State<Arc<ApiState>>,
-                      params: Result<RawPathParams, axum::extract::rejection::RawPathParamsRejection>,
-                      request: Request| {
-        let handler = handler.clone();
-        let scope = scope.clone();
-        async move {
-            let meters = Arc::clone(&state);
-            let uri = request.uri().clone();
-            let answer = match enter(state, params.ok().as_ref(), request, &scope) {
-                Err(problem) => Err(problem),
-                Ok(cx) => match replay {
-                    Replay::Stored => idempotency::once(cx, handler).await,
-                    Replay::Own => handler(cx).await,
-                },
-            };
-            leave(&meters, answer, uri.path())
-        }
-    };
+    let route =
+        move |State(state): State<Arc<ApiState>>,
+              params: Result<RawPathParams, axum::extract::rejection::RawPathParamsRejection>,
+              request: Request| {
+            let handler = handler.clone();
+            let scope = scope.clone();
+            async move {
+                let meters = Arc::clone(&state);
+                let uri = request.uri().clone();
+                let answer = match enter(state, params.ok().as_ref(), request, &scope) {
+                    Err(problem) => Err(problem),
+                    Ok(cx) => match replay {
+                        Replay::Stored => idempotency::once(cx, handler).await,
+                        Replay::Own => handler(cx).await,
+                    },
+                };
+                leave(&meters, answer, uri.path())
+            }
+        };
     axum::routing::on(method, route)
 }
 
@@ -103,13 +106,18 @@ fn enter(
     let now = state.clock.now();
     let principal = authenticate(&state, request.headers(), now)?;
     if !principal.may(scope) {
-        let detail = format!("This credential lacks the scope {}.", String::from(scope.clone()));
+        let detail = format!(
+            "This credential lacks the scope {}.",
+            String::from(scope.clone())
+        );
         return Err(Problem::new(Code::Forbidden, detail));
     }
-    let params = params.ok_or_else(|| {
-        Problem::new(Code::Generic, "The path is not valid UTF-8 when decoded.")
-    })?;
-    let params = params.iter().map(|(k, v)| (Arc::from(k), v.to_owned())).collect();
+    let params = params
+        .ok_or_else(|| Problem::new(Code::Generic, "The path is not valid UTF-8 when decoded."))?;
+    let params = params
+        .iter()
+        .map(|(k, v)| (Arc::from(k), v.to_owned()))
+        .collect();
     let (parts, body) = request.into_parts();
     Ok(Cx {
         state,
@@ -118,7 +126,7 @@ fn enter(
         params,
         uri: parts.uri,
         headers: parts.headers,
-        body,
+        body: Mutex::new(body),
     })
 }
 
@@ -163,6 +171,11 @@ impl Cx {
         Query::of(self.uri.query())
     }
 
+    /// Whether there is a query string at all.
+    pub(super) fn has_query(&self) -> bool {
+        self.uri.query().is_some()
+    }
+
     /// The path without version prefix and trailing slash: what names the request.
     pub(super) fn path(&self) -> &str {
         let path = self.uri.path();
@@ -187,7 +200,8 @@ impl Cx {
         let snapshot = self.state.directory.peek();
         let entry = snapshot.app(id_or_uid);
         let seen = entry.filter(|entry| self.principal.sees(entry.app.no));
-        seen.cloned().ok_or_else(|| Problem::not_found("application"))
+        seen.cloned()
+            .ok_or_else(|| Problem::not_found("application"))
     }
 
     /// Application and endpoint of the path.
@@ -230,13 +244,14 @@ impl Cx {
         if announced.is_some_and(|length| length > limit) {
             return Err(too_large(limit));
         }
-        let mut body = std::mem::replace(&mut self.body, Body::empty());
+        let mut body = std::mem::replace(self.body.get_mut(), Body::empty());
         let mut all = BytesMut::new();
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| {
-                Problem::new(Code::Generic, "The body broke off before its end.")
-            })?;
-            let Ok(data) = frame.into_data() else { continue };
+            let frame = frame
+                .map_err(|_| Problem::new(Code::Generic, "The body broke off before its end."))?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
             if all.len() + data.len() > limit {
                 return Err(too_large(limit));
             }
@@ -253,16 +268,26 @@ impl Cx {
 
     /// Puts a body in that was read before.
     pub(super) fn put_bytes(&mut self, bytes: Bytes) {
-        self.body = Body::from(bytes);
+        *self.body.get_mut() = Body::from(bytes);
     }
 
     /// The body as JSON.
     pub(super) async fn json(&mut self) -> Result<Value, Problem> {
         self.wants_json(&[])?;
         let bytes = self.bytes(MAX_BODY).await?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            Problem::new(Code::BadJson, format!("The body is not JSON: {error}."))
-        })
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Problem::new(Code::BadJson, format!("The body is not JSON: {error}.")))
+    }
+
+    /// The same, where no body at all means `{}`.
+    pub(super) async fn fields_or_none(&mut self) -> Result<Fields, Problem> {
+        let bytes = self.bytes(MAX_BODY).await?;
+        if bytes.is_empty() {
+            return Ok(Fields::body(Value::Object(serde_json::Map::new()))?);
+        }
+        self.put_bytes(bytes);
+        self.headers.remove(header::CONTENT_LENGTH);
+        self.fields().await
     }
 
     /// The body as a JSON object to be read field by field.
@@ -272,5 +297,8 @@ impl Cx {
 }
 
 fn too_large(limit: usize) -> Problem {
-    Problem::new(Code::TooLarge, format!("The body is larger than {limit} bytes."))
+    Problem::new(
+        Code::TooLarge,
+        format!("The body is larger than {limit} bytes."),
+    )
 }

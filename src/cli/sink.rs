@@ -18,13 +18,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use http::{HeaderMap, Method};
+use bytes::Bytes;
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, Method, Response, StatusCode};
+use http_body_util::{BodyExt, Empty};
 use parking_lot::Mutex;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::verdict::{Delivery, Judge, Verdict};
-use crate::base::{ByteSize, Timestamp};
+use crate::base::task::{self, Stopper};
+use crate::base::{ByteSize, Clock, SystemClock, Timestamp};
+use crate::config;
+use crate::metrics::ServerMetrics;
+use crate::server::{Bound, RequestBody, Server, Settings, service_fn};
 
 /// Messages whose tries are counted; beyond it counting starts anew.
 const MAX_COUNTED: usize = 1_000_000;
@@ -98,6 +106,111 @@ fn delay(text: &str) -> Result<Duration, String> {
         "m" => Ok(Duration::from_secs(u64::from(number) * 60)),
         _ => Err(wrong()),
     }
+}
+
+/// Serves until SIGINT or SIGTERM, then answers what is under way.
+///
+/// # Errors
+/// The address cannot be bound, a secret is none, or the record cannot be opened.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let desk = Arc::new(Desk {
+        delay: args.delay,
+        quiet: args.quiet,
+        clock: SystemClock::start(),
+        sink: Mutex::new(Sink::new(args.clone())?),
+    });
+    let settings = Settings::from(&config::Server::default());
+    let bound = Bound::to(args.listen)?;
+    let server = Server::new(bound, None, settings, ServerMetrics::register());
+    print(&format!("listening on http://{}", server.address()))?;
+    let service = service_fn(move |request| {
+        let desk = Arc::clone(&desk);
+        async move { Ok::<_, Infallible>(desk.serve(request).await) }
+    });
+    let (stopper, stop) = Stopper::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    task::detach(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stopper.stop();
+    });
+    let drain = args.delay + Duration::from_secs(1);
+    server.run(service, stop, drain).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The sink behind its server.
+struct Desk {
+    delay: Duration,
+    quiet: bool,
+    clock: SystemClock,
+    sink: Mutex<Sink>,
+}
+
+impl Desk {
+    async fn serve(&self, request: http::Request<RequestBody>) -> Response<Empty<Bytes>> {
+        let (head, body) = request.into_parts();
+        let Some(body) = whole(body).await else {
+            return reply(413, None);
+        };
+        let request = Request {
+            method: &head.method,
+            path: head.uri.path(),
+            headers: &head.headers,
+            body: &body,
+        };
+        let taken = self.sink.lock().take(request, self.clock.now());
+        let answer = match taken {
+            Ok(answer) => answer,
+            // What cannot be recorded must not be acknowledged.
+            Err(error) => {
+                tracing::error!(%error, "the record cannot be written");
+                return reply(507, None);
+            }
+        };
+        if !self.quiet && print(&answer.line).is_err() {
+            tracing::debug!("nobody reads the output");
+        }
+        tokio::time::sleep(self.delay).await;
+        reply(answer.status, answer.retry_after)
+    }
+}
+
+/// A body larger than this is refused with 413.
+const MAX_BODY: usize = 16 << 20;
+
+/// The body, unless it is too large or breaks off.
+async fn whole(mut body: RequestBody) -> Option<Vec<u8>> {
+    let mut all = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.ok()?.into_data() {
+            if all.len() + data.len() > MAX_BODY {
+                return None;
+            }
+            all.extend_from_slice(&data);
+        }
+    }
+    Some(all)
+}
+
+fn reply(status: u16, retry_after: Option<u64>) -> Response<Empty<Bytes>> {
+    let mut response = Response::new(Empty::new());
+    // 200 to 599 by the arguments' own check.
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+fn print(line: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(format!("{line}\n").as_bytes())?;
+    out.flush()
 }
 
 /// What the sink knows. Shared by all connections; held for one request's bookkeeping at a time.

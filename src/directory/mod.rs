@@ -166,7 +166,7 @@ impl Directory {
         let directory = Arc::clone(self);
         task::detach(async move {
             let done = directory.change(edit).await;
-            if reply.send(done).is_err() {} // the caller went away; the change stands
+            drop(reply.send(done)); // the caller went away; the change stands
         });
         match answer.await {
             Ok(done) => done,

@@ -48,7 +48,7 @@ impl Ingest {
             rest = tail;
             let mut drafted = self.draft(&mut run, chunk, &submission).await;
             // At most two chunks in the lane: the one being committed and the one behind it.
-            let before = std::mem::replace(&mut under_way, None);
+            let before = under_way.take();
             match self.hand_in(&mut drafted) {
                 Err(Refused::Overloaded { .. }) if before.is_some() => {
                     self.finish(&mut run, before).await;
@@ -200,7 +200,7 @@ impl Ingest {
         drafted.batch.clear();
         let (reply, answer) = tokio::sync::oneshot::channel();
         task::detach(async move {
-            if reply.send(ticket.committed().await).is_err() {} // the caller went away
+            drop(reply.send(ticket.committed().await)); // the caller went away
         });
         drafted.answer = Some(answer);
         Ok(())

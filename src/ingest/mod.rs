@@ -247,7 +247,7 @@ impl Ingest {
         task::detach(async move {
             let committed = settle(ticket.committed().await, reserved);
             drop(claims);
-            if reply.send(committed).is_err() {} // the caller went away; the message stands
+            drop(reply.send(committed)); // the caller went away; the message stands
         });
         let message = answer.await.unwrap_or(Err(Refused::Failed))?;
         self.meters.accepted(&message);

@@ -28,6 +28,8 @@ pub use body::RequestBody;
 pub use listen::{Bound, Listeners};
 pub use serve::{Drained, Peer, Server, Settings};
 pub use tls::Tls;
+/// Makes a service of a function, for modules that serve without a router.
+pub use tower::service_fn;
 
 /// Why listening is impossible.
 #[derive(Debug, thiserror::Error)]

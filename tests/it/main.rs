@@ -11,4 +11,5 @@ mod gateway;
 mod kit;
 mod prometheus;
 mod real_payloads;
+mod sink;
 mod server;

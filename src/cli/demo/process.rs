@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::base::{Clock, SystemClock};
@@ -71,12 +72,9 @@ impl Process {
 
     /// SIGTERM; answers whether it ended with exit code 0 in time.
     pub(super) async fn stop(&mut self, clock: &SystemClock) -> anyhow::Result<bool> {
-        let told = Command::new("kill")
-            .arg(self.child.id().to_string())
-            .status()?;
-        if !told.success() {
-            bail!("cannot signal the {}", self.name);
-        }
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM)
+            .with_context(|| format!("cannot signal the {}", self.name))?;
         let deadline = clock.monotonic() + STOP_WITHIN;
         while clock.monotonic() < deadline {
             if let Some(status) = self.child.try_wait()? {

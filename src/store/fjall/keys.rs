@@ -19,6 +19,8 @@
 //! | `meta` | `L`, lane 4 | checkpoint, floor, last |
 //! | `meta` | `T` | highest lane ever opened |
 //! | `meta` | `V` | batches before this number are not verified any more |
+//! | `meta` | `H` | lanes up to this one may have holes |
+//! | `meta` | `X`, lane 4 | audit: last acknowledged number when a loss was accepted |
 //! | `meta` | `batch`, slot 4 | batch record |
 //! | all but `messages` and `attempts` | ff ff ff ff, `M`, slot 4 | marker: batch number |
 //! | `attempts` | tail of the lane 12, ff ff ff ff, ff ff, batch 8 | marker: batch number |
@@ -62,6 +64,8 @@ pub(super) const LANE: u8 = b'L';
 pub(super) const TOP_LANE: &[u8] = b"T";
 /// The first batch that open verifies.
 pub(super) const VERIFY_FROM: &[u8] = b"V";
+/// Lanes up to this number may have holes: a loss in them was accepted.
+pub(super) const HOLES: &[u8] = b"H";
 /// Prefix of batch records.
 pub(super) const BATCH: &[u8] = b"batch";
 
@@ -253,6 +257,11 @@ pub(super) fn read_lane(mut key: &[u8]) -> Option<LaneId> {
     (take(&mut key)? == [LANE]).then_some(())?;
     let no = u32::from_be_bytes(take(&mut key)?);
     key.is_empty().then_some(LaneId(no))
+}
+
+/// Key of the audit record of an accepted loss.
+pub(super) fn audit(lane: LaneId) -> [u8; 5] {
+    join(&[b"X", &lane.0.to_be_bytes()])
 }
 
 fn ring_slot(batch: u64) -> [u8; 4] {

@@ -25,7 +25,7 @@ const HEAD: usize = 43;
 const FORMAT: u8 = 1;
 
 /// What the record of `message` takes, for reserving room ahead. Never too small.
-pub(super) fn size(message: &Message) -> usize {
+pub fn size(message: &Message) -> usize {
     let labels = message.labels.as_ref().map_or(0, |labels| {
         let lists = labels.channels.iter().chain(&labels.tags);
         let single = labels.event_id.iter().chain(&labels.ordering_key);
@@ -39,7 +39,7 @@ pub(super) fn size(message: &Message) -> usize {
 
 /// Writes the record behind what is in `out`; answers its checksum. Texts beyond their length field
 /// are refused before anything is written.
-pub(super) fn encode(message: &Message, out: &mut BytesMut) -> Result<u32, Error> {
+pub fn encode(message: &Message, out: &mut BytesMut) -> Result<u32, Error> {
     let start = out.len();
     let too_long = |_| Error::NotApplied(String::from("a field of the message is too long"));
     let event_type = u16::try_from(message.event_type.len()).map_err(too_long)?;
@@ -95,7 +95,7 @@ fn put_labels(labels: &Labels, out: &mut BytesMut) -> Result<(), std::num::TryFr
 }
 
 /// Reads the record found under `key`; checks everything about it.
-pub(super) fn decode(key: &[u8], value: &Bytes) -> Result<Message, Error> {
+pub fn decode(key: &[u8], value: &Bytes) -> Result<Message, Error> {
     parse(key, value).map_err(|why| corrupt("message", key, why))
 }
 

@@ -7,7 +7,7 @@
 //!
 //! Read in this order: [`keys`] and [`record`] (what is stored), [`writer`] (how), [`reader`] and
 //! [`lists`] (how it is read), [`recover`] and [`preflight`] (what an open checks), [`expire`] (what
-//! is dropped). Elsewhere: the seam and its guarantees ([`super`]).
+//! is dropped), [`verify`] and [`loss`] (offline). Elsewhere: the seam and its guarantees ([`super`]).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,15 +30,19 @@ mod hwm;
 mod journal;
 mod keys;
 mod lists;
-mod message;
+mod loss;
+pub mod message;
 mod preflight;
 mod reader;
 mod record;
 mod recover;
 mod spaces;
+mod verify;
 mod writer;
 
+pub use loss::{Loss, accept_loss};
 pub use reader::FjallReader;
+pub use verify::{Report, verify};
 pub use writer::FjallWriter;
 
 use format::Directory;
@@ -64,11 +68,17 @@ struct Shared {
     newest_bucket: AtomicU32,
     /// Messages below are out of retention: not shown, and dropped by and by.
     floors: RwLock<BTreeMap<LaneId, u64>>,
+    /// Lanes up to this number may have holes: a loss in them was accepted.
+    holes_up_to: AtomicU32,
 }
 
 impl Shared {
     fn note_bucket(&self, bucket: u32) {
         self.newest_bucket.fetch_max(bucket, Ordering::Relaxed);
+    }
+
+    fn may_have_holes(&self, lane: LaneId) -> bool {
+        lane.0 <= self.holes_up_to.load(Ordering::Relaxed)
     }
 
     fn is_retained(&self, at: Position) -> bool {
@@ -98,8 +108,8 @@ impl Store {
             create(&dir).map_err(|error| on_disk("make the store", &error))?;
         }
         dir.check()?;
-        let (mark_file, mark) = open_mark(&dir.mark())?;
         let journals = preflight::look(&dir.database())?;
+        let (mark_file, mark) = open_mark(&dir.mark(), journals.tail())?;
         if journals.is_missing() && mark.batch > 0 {
             return Err(missing(&dir, &mark));
         }
@@ -109,6 +119,7 @@ impl Store {
         let shared = Arc::new(Shared {
             newest_bucket: AtomicU32::new(found.newest_bucket),
             floors: RwLock::new(found.floors()),
+            holes_up_to: AtomicU32::new(found.holes_up_to),
         });
         let reader = Arc::new(FjallReader::new(spaces.clone(), Arc::clone(&shared)));
         let parts = writer::Parts {
@@ -134,23 +145,21 @@ fn create(dir: &Directory) -> io::Result<()> {
     dir.sync()
 }
 
-fn open_mark(path: &Path) -> Result<(MarkFile, Mark), Error> {
-    let unreadable = |found: String| {
+/// Opens the mark. Without one, the numbers of an accepted loss are those of the journals' `tail`.
+fn open_mark(path: &Path, tail: Position) -> Result<(MarkFile, Mark), Error> {
+    let unreadable = |found: &str| {
         Error::Regressed(Box::new(Damage {
-            found,
+            found: found.to_owned(),
             place: Some(path.display().to_string()),
             lane: None,
-            remedy: String::from(
-                "Restore a backup, or run `posthaste accept-loss` with the last good sequence \
-                 numbers that `posthaste verify` prints",
-            ),
+            remedy: remedy(Some(tail.lane), Some(tail.seq)),
         }))
     };
     match MarkFile::open(path) {
         Ok((file, Some(mark))) => Ok((file, mark)),
-        Ok((_, None)) => Err(unreadable(String::from("the high-water mark is damaged"))),
+        Ok((_, None)) => Err(unreadable("the high-water mark is damaged")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(unreadable(String::from("the high-water mark is missing")))
+            Err(unreadable("the high-water mark is missing"))
         }
         Err(error) => Err(on_disk("read the high-water mark", &error)),
     }
@@ -165,7 +174,7 @@ fn missing(dir: &Directory, mark: &Mark) -> Error {
         ),
         place: Some(dir.database().display().to_string()),
         lane: lane.map(|(lane, acked)| (*lane, 0, *acked)),
-        remedy: remedy(lane.map(|(lane, _)| *lane), None),
+        remedy: remedy(lane.map(|(lane, _)| *lane), Some(0)),
     }))
 }
 

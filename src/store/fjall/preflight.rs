@@ -13,6 +13,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use crate::config::HighWater;
+use crate::model::Position;
 use crate::store::{Damage, Error};
 
 use super::hwm::Mark;
@@ -94,6 +95,44 @@ impl Journals {
         !self.exists || self.found.is_empty()
     }
 
+    /// The end of the log as the newest good batch knows it.
+    pub(super) fn tail(&self) -> Position {
+        let newest = self
+            .found
+            .iter()
+            .rev()
+            .find_map(|journal| journal.scan.last);
+        newest.map_or(Position::START, |last| last.tail)
+    }
+
+    /// Cuts the first damaged journal behind its last good batch, or before a gap, and moves later
+    /// journals to `kept`, which holds copies of all of them already.
+    pub(super) fn cut_at_damage(&self, kept: &Path) -> io::Result<()> {
+        let mut before: Option<u64> = None;
+        let mut damaged = false;
+        for journal in &self.found {
+            let scan = &journal.scan;
+            let follows = match (before, scan.first) {
+                (Some(before), Some(first)) => first.number == before.saturating_add(1),
+                _ => true,
+            };
+            if damaged || !follows {
+                damaged = true;
+                fs::remove_file(&journal.path)?;
+                continue;
+            }
+            before = scan.last.map(|last| last.number).or(before);
+            if let Some((gap, _)) = scan.gap {
+                damaged = true;
+                journal.shorten(gap)?;
+            } else if scan.rest != Rest::Clean {
+                damaged = true;
+                journal.shorten(scan.good_end)?;
+            }
+        }
+        File::open(kept)?.sync_all()
+    }
+
     /// Refuses the start, or makes the newest journal fit to open. Copies go to `aside`.
     pub(super) fn prepare(
         &self,
@@ -146,6 +185,12 @@ impl Journals {
 }
 
 impl Journal {
+    fn shorten(&self, end: usize) -> io::Result<()> {
+        let file = File::options().write(true).open(&self.path)?;
+        file.set_len(u64::try_from(end).unwrap_or(u64::MAX))?;
+        file.sync_all()
+    }
+
     fn judge_end(
         &self,
         last: Option<u64>,
@@ -197,7 +242,5 @@ fn cut(journal: &Journal, aside: &Path) -> io::Result<()> {
     fs::copy(&journal.path, &copy)?;
     File::open(&copy)?.sync_all()?;
     File::open(aside)?.sync_all()?;
-    let file = File::options().write(true).open(&journal.path)?;
-    file.set_len(u64::try_from(journal.scan.good_end).unwrap_or(u64::MAX))?;
-    file.sync_all()
+    journal.shorten(journal.scan.good_end)
 }

@@ -32,6 +32,7 @@ pub(super) struct Found {
     pub(super) highest_lane: LaneId,
     pub(super) revision: u64,
     pub(super) newest_bucket: u32,
+    pub(super) holes_up_to: u32,
 }
 
 impl Found {
@@ -44,29 +45,42 @@ impl Found {
 
 /// Checks everything and answers what is there.
 pub(super) fn check(spaces: &Spaces, mark: &Mark) -> Result<Found, Error> {
-    let view = spaces.snapshot();
-    let check = Check { spaces, view, mark };
+    let check = Check {
+        spaces,
+        view: spaces.snapshot(),
+        mark,
+    };
     let from = check.number(Space::Meta, keys::VERIFY_FROM)?.unwrap_or(1);
     let chain = check.chain(from)?;
     check.markers(&chain, from)?;
     let lanes = check.lanes(&chain.last)?;
-    let highest = check.number(Space::Meta, keys::TOP_LANE)?.unwrap_or(0);
-    let known = lanes.last_key_value().map_or(0, |(lane, _)| lane.0);
-    let revision = check.number(Space::State, keys::REVISION)?.unwrap_or(0);
-    let newest_bucket = check
-        .view
-        .prefix(spaces.of(Space::Idem), [keys::IDEMPOTENCY])
-        .next_back()
-        .map(row)
-        .transpose()?
-        .and_then(|(key, _)| keys::read_bucket(&key));
-    Ok(Found {
-        batch: chain.last,
-        lanes,
-        highest_lane: LaneId(u32::try_from(highest).unwrap_or(u32::MAX).max(known)),
-        revision,
-        newest_bucket: newest_bucket.unwrap_or(0),
-    })
+    check.found(chain.last, lanes)
+}
+
+/// Answers what is there without judging it, for going on after an accepted loss.
+pub(super) fn gather(spaces: &Spaces) -> Result<Found, Error> {
+    let check = Check {
+        spaces,
+        view: spaces.snapshot(),
+        mark: &Mark::default(),
+    };
+    let mut last = BatchRecord::GENESIS;
+    for guard in check.view.prefix(spaces.of(Space::Meta), keys::BATCH) {
+        let (key, value) = row(guard)?;
+        if let Ok(batch) = BatchRecord::decode(&key, &value)
+            && batch.number > last.number
+        {
+            last = batch;
+        }
+    }
+    let mut lanes = BTreeMap::new();
+    for guard in check.view.prefix(spaces.of(Space::Meta), [keys::LANE]) {
+        let (key, value) = row(guard)?;
+        let (lane, row) = record::read_lane(&key, &value)?;
+        let last = check.last_stored(lane)?;
+        lanes.insert(lane, LaneRow { last, ..row });
+    }
+    check.found(last, lanes)
 }
 
 /// The batch records as found.
@@ -97,6 +111,25 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
+    fn found(&self, batch: BatchRecord, lanes: BTreeMap<LaneId, LaneRow>) -> Result<Found, Error> {
+        let highest = self.number(Space::Meta, keys::TOP_LANE)?.unwrap_or(0);
+        let known = lanes.last_key_value().map_or(0, |(lane, _)| lane.0);
+        let idem = self.spaces.of(Space::Idem);
+        let newest = self.view.prefix(idem, [keys::IDEMPOTENCY]).next_back();
+        let newest = newest.map(row).transpose()?;
+        let small = |n: Option<u64>| u32::try_from(n.unwrap_or(0)).unwrap_or(u32::MAX);
+        Ok(Found {
+            batch,
+            lanes,
+            highest_lane: LaneId(small(Some(highest)).max(known)),
+            revision: self.number(Space::State, keys::REVISION)?.unwrap_or(0),
+            newest_bucket: newest
+                .and_then(|(key, _)| keys::read_bucket(&key))
+                .unwrap_or(0),
+            holes_up_to: small(self.number(Space::Meta, keys::HOLES)?),
+        })
+    }
+
     fn number(&self, space: Space, key: &[u8]) -> Result<Option<u64>, Error> {
         let value = self.view.get(self.spaces.of(space), key);
         let value = value.map_err(|error| unreadable(&error))?;
@@ -332,8 +365,12 @@ impl Check<'_> {
             ..tail
         };
         let messages = self.spaces.of(Space::Messages);
-        let mut expected = start;
-        for guard in self.view.range(messages, from.bytes()..=to.bytes()) {
+        let holes = self.number(Space::Meta, keys::HOLES)?.unwrap_or(0);
+        if u64::from(tail.lane.0) <= holes {
+            return Ok(());
+        }
+        let rows = self.view.range(messages, from.bytes()..=to.bytes());
+        for (expected, guard) in (start..).zip(rows) {
             let (key, _) = row(guard)?;
             if key
                 != (Position {
@@ -347,7 +384,6 @@ impl Check<'_> {
                 let lane = Some((tail.lane, expected - 1, tail.seq));
                 return Err(self.refuse(what, lane));
             }
-            expected += 1;
         }
         Ok(())
     }

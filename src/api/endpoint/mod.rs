@@ -1,0 +1,249 @@
+//! Endpoints: create, list, read, put, patch, delete, pause, resume.
+//!
+//! Only configuration changes here; the scheduler sees a changed endpoint before its next attempt
+//! and looks after what follows (held deliveries, failures in a row, a slow start).
+
+pub(super) mod headers;
+pub(super) mod secret;
+mod shown;
+mod wanted;
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use serde_json::json;
+
+use super::ApiState;
+use super::application::{creatable, merge, uid_taken};
+use super::error::{Code, Problem};
+use super::page::{List, Paging, select};
+use super::reply::Reply;
+use super::request::{Answer, Cx};
+use crate::base::Timestamp;
+use crate::directory::{AppEntry, Draft};
+use crate::ingest::fields::{Fields, Given};
+use crate::model::{AppNo, Endpoint, EndpointId, EndpointNo};
+
+pub(super) use shown::Out;
+use wanted::{Extra, Wanted};
+
+/// Endpoints of one application at most (`reliability.md` 3).
+const MAX_ENDPOINTS: usize = 10_000;
+
+/// GET `/app/{app_id}/endpoint`
+pub(super) async fn list(cx: Cx) -> Answer {
+    let app = cx.app()?;
+    let paging = Paging::of(&cx.query(), true, |text| EndpointId::parse(text).ok())?;
+    let (page, done) = select(&paging, app.endpoints.iter(), |endpoint| endpoint.id);
+    let data: Vec<_> = page.iter().map(|endpoint| Out::of(endpoint)).collect();
+    Ok(List::of(data, done, |out| out.id.to_string()).reply())
+}
+
+/// POST `/app/{app_id}/endpoint`
+pub(super) async fn create(mut cx: Cx) -> Answer {
+    let mut fields = cx.fields().await?;
+    let extra = Extra::read(&mut fields);
+    let wanted = Wanted::read(fields, &cx.state)?;
+    let app = cx.app()?.app.no;
+    let uid = wanted.uid.clone().value();
+    let new = New::of(&cx, app, uid, extra);
+    let state = Arc::clone(&cx.state);
+    let made = cx
+        .state
+        .directory
+        .carry_out(move |draft| new.put(draft, wanted, &state))
+        .await?;
+    Ok(Reply::created(&Out::of(&made)))
+}
+
+/// An endpoint that is about to be made.
+struct New {
+    app: AppNo,
+    uid: Option<String>,
+    extra: Extra,
+    id_random: [u8; 14],
+    secret_random: [u8; 32],
+    now: Timestamp,
+}
+
+impl New {
+    fn of(cx: &Cx, app: AppNo, uid: Option<String>, extra: Extra) -> Self {
+        Self {
+            app,
+            uid,
+            extra,
+            id_random: cx.state.entropy.bytes(),
+            secret_random: cx.state.entropy.bytes(),
+            now: cx.now,
+        }
+    }
+
+    fn put(
+        self,
+        draft: &mut Draft,
+        wanted: Wanted,
+        state: &ApiState,
+    ) -> Result<Arc<Endpoint>, Problem> {
+        let entry = app_of(draft, self.app)?;
+        if entry.endpoints.len() >= MAX_ENDPOINTS {
+            let detail = format!("An application has at most {MAX_ENDPOINTS} endpoints.");
+            return Err(Problem::new(Code::Quota, detail));
+        }
+        if self
+            .uid
+            .as_deref()
+            .is_some_and(|uid| entry.endpoint(uid).is_some())
+        {
+            return Err(uid_taken());
+        }
+        let mut endpoint = wanted::blank(self.app, draft.next_endpoint(), self.now);
+        endpoint.id = EndpointId::new(self.now, self.id_random);
+        endpoint.uid = self.uid;
+        self.extra.apply(&mut endpoint, self.secret_random);
+        wanted.apply(&mut endpoint, state, self.now)?;
+        Ok(draft.put_endpoint(endpoint)?)
+    }
+}
+
+/// GET `/app/{app_id}/endpoint/{endpoint_id}`
+pub(super) async fn read(cx: Cx) -> Answer {
+    let (_, endpoint) = cx.endpoint()?;
+    Ok(Reply::ok(&Out::of(&endpoint)))
+}
+
+/// PUT `…/endpoint/{endpoint_id}`: changes it, or makes it if the path is a free uid.
+pub(super) async fn put(mut cx: Cx) -> Answer {
+    let wanted = Wanted::read(cx.fields().await?, &cx.state)?;
+    let app = cx.app()?;
+    let path = cx.param("endpoint_id").to_owned();
+    let found = app.endpoint(&path).map(|endpoint| endpoint.no);
+    if found.is_none() {
+        creatable(&cx, &path, "endpoint")?;
+    }
+    let uid = wanted.uid.clone().value().unwrap_or(path);
+    let new = New::of(&cx, app.app.no, Some(uid), Extra::default());
+    let state = Arc::clone(&cx.state);
+    let (endpoint, is_new) = cx
+        .state
+        .directory
+        .carry_out(move |draft| {
+            let (app, now) = (new.app, new.now);
+            let Some(no) = found else {
+                return Ok((new.put(draft, wanted, &state)?, true));
+            };
+            let changed = edit(draft, app, no, |entry, endpoint| {
+                rename(entry, endpoint, &wanted.uid)?;
+                wanted.apply(endpoint, &state, now)
+            })?;
+            Ok::<_, Problem>((changed, false))
+        })
+        .await?;
+    let status = if is_new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok(Reply::json(status, &Out::of(&endpoint)))
+}
+
+/// PATCH `…/endpoint/{endpoint_id}`: JSON merge patch over what a PUT would say.
+pub(super) async fn patch(mut cx: Cx) -> Answer {
+    let patch = cx.json().await?;
+    let state = Arc::clone(&cx.state);
+    let now = cx.now;
+    let changed = change(&cx, move |entry, endpoint| {
+        let mut whole = wanted::as_sent(endpoint);
+        merge(&mut whole, patch);
+        if whole.get("uid").is_none() {
+            merge_null_uid(&mut whole);
+        }
+        let wanted = Wanted::read(Fields::body(whole)?, &state)?;
+        rename(entry, endpoint, &wanted.uid)?;
+        wanted.apply(endpoint, &state, now)
+    });
+    Ok(Reply::ok(&Out::of(&*changed.await?)))
+}
+
+/// After the merge an absent uid means "clear", which a PUT would read as "keep".
+fn merge_null_uid(whole: &mut serde_json::Value) {
+    if let Some(fields) = whole.as_object_mut() {
+        fields.insert(String::from("uid"), json!(null));
+    }
+}
+
+/// DELETE `…/endpoint/{endpoint_id}`: what it still had to get is cancelled, history stays.
+pub(super) async fn delete(cx: Cx) -> Answer {
+    let now = cx.now;
+    let set = change(&cx, move |_, endpoint| {
+        endpoint.deleted = Some(now);
+        Ok(())
+    });
+    set.await?;
+    Ok(Reply::empty())
+}
+
+/// POST `…/endpoint/{endpoint_id}/pause`
+pub(super) async fn pause(cx: Cx) -> Answer {
+    set_paused(cx, true).await
+}
+
+/// POST `…/endpoint/{endpoint_id}/resume`
+pub(super) async fn resume(cx: Cx) -> Answer {
+    set_paused(cx, false).await
+}
+
+async fn set_paused(cx: Cx, paused: bool) -> Answer {
+    let now = cx.now;
+    let set = change(&cx, move |_, endpoint| {
+        endpoint.paused = paused;
+        endpoint.updated = now;
+        Ok(())
+    });
+    set.await?;
+    Ok(Reply::empty())
+}
+
+/// Changes the endpoint of the path in one step.
+pub(super) async fn change(
+    cx: &Cx,
+    with: impl FnOnce(&AppEntry, &mut Endpoint) -> Result<(), Problem> + Send + 'static,
+) -> Result<Arc<Endpoint>, Problem> {
+    let (app, endpoint) = cx.endpoint()?;
+    let (app, no) = (app.app.no, endpoint.no);
+    cx.state
+        .directory
+        .carry_out(move |draft| edit(draft, app, no, with))
+        .await
+}
+
+fn edit(
+    draft: &mut Draft,
+    app: AppNo,
+    no: EndpointNo,
+    with: impl FnOnce(&AppEntry, &mut Endpoint) -> Result<(), Problem>,
+) -> Result<Arc<Endpoint>, Problem> {
+    let entry = app_of(draft, app)?;
+    let current = draft.endpoint(no).filter(|ep| ep.deleted.is_none());
+    let current = current.ok_or_else(|| Problem::not_found("endpoint"))?;
+    let mut endpoint = Endpoint::clone(current);
+    with(&entry, &mut endpoint)?;
+    Ok(draft.put_endpoint(endpoint)?)
+}
+
+fn app_of(draft: &Draft, app: AppNo) -> Result<Arc<AppEntry>, Problem> {
+    let found = draft.app_by_no(app).cloned();
+    found.ok_or_else(|| Problem::not_found("application"))
+}
+
+/// Gives the endpoint another uid, if that is free.
+fn rename(entry: &AppEntry, endpoint: &mut Endpoint, uid: &Given<String>) -> Result<(), Problem> {
+    if let Given::Value(uid) = uid
+        && entry
+            .endpoint(uid)
+            .is_some_and(|other| other.no != endpoint.no)
+    {
+        return Err(uid_taken());
+    }
+    endpoint.uid = uid.clone().or_keep(endpoint.uid.take());
+    Ok(())
+}

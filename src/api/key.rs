@@ -1,0 +1,146 @@
+//! API keys: make, list, revoke (`api.md` 7.2). The text of a key is in one answer and nowhere else.
+
+use serde_json::{Value, json};
+
+use super::error::{Code, Problem};
+use super::reply::Reply;
+use super::request::{Answer, Cx};
+use crate::auth::{NewKey, mint};
+use crate::ingest::fields::{any, sized};
+use crate::ingest::{Item, ItemKind};
+use crate::model::{ApiKey, AppNo, KeyId, Scope};
+
+const MAX_SCOPES: usize = 50;
+
+/// POST `/api-keys`
+pub(super) async fn create(mut cx: Cx) -> Answer {
+    let mut fields = cx.fields().await?;
+    let name = fields.required("name", sized(1, 256));
+    let scopes = fields.set("scopes", 1..=MAX_SCOPES, sized(1, 256));
+    let expires = fields.time("expiresAt").value();
+    let app_id = fields.text("appId", any).value();
+    fields.unsupported("allowedIps");
+    if !matches!(scopes, crate::ingest::fields::Given::Value(_)) {
+        fields.wrong(
+            "scopes",
+            (ItemKind::Missing, "this field is required".into()),
+        );
+    }
+    fields.finish()?;
+    if expires.is_some_and(|end| end <= cx.now) {
+        return Err(Item::body("expiresAt", ItemKind::ValueError, "lies in the past").into());
+    }
+    let scopes: Vec<Scope> = scopes
+        .value()
+        .unwrap_or_default()
+        .into_iter()
+        .map(Scope::from)
+        .collect();
+    let app = bound_to(&cx, &scopes, app_id.as_deref())?;
+    if let Some(scope) = scopes.iter().find(|scope| !may_give(&cx, scope)) {
+        let detail = format!(
+            "A key cannot give the scope {} that it does not have.",
+            String::from(scope.clone())
+        );
+        return Err(Problem::new(Code::Forbidden, detail));
+    }
+    let new = NewKey {
+        name: name.unwrap_or_default(),
+        scopes,
+        app,
+        expires,
+    };
+    let (key, text) = mint(cx.state.entropy.bytes(), new, cx.now);
+    let mut shown = shown(&key);
+    if let Some(fields) = shown.as_object_mut() {
+        fields.remove("prefix");
+        fields.insert(String::from("key"), Value::String(text));
+    }
+    cx.state
+        .directory
+        .carry_out(move |draft| Ok::<_, Problem>(draft.put_key(key)?))
+        .await?;
+    Ok(Reply::created(&json!({ "success": true, "apiKey": shown })))
+}
+
+/// A key gives what it has; scopes of the caller's own product open nothing and may be given freely.
+fn may_give(cx: &Cx, scope: &Scope) -> bool {
+    matches!(scope, Scope::Other(_)) || cx.principal.may(scope)
+}
+
+/// The application a new key is bound to: the maker's own, or the one that is named.
+fn bound_to(cx: &Cx, scopes: &[Scope], app_id: Option<&str>) -> Result<Option<AppNo>, Problem> {
+    let mut named: Vec<&str> = app_id.into_iter().collect();
+    for scope in scopes {
+        if let Scope::Other(text) = scope {
+            let app = text.strip_prefix("app:").and_then(|t| t.strip_suffix(":*"));
+            named.extend(app);
+        }
+    }
+    let mut bound = cx.principal.app;
+    for app in named {
+        let no = cx.find_app(app).map_err(|_| -> Problem {
+            Item::body(
+                "scopes",
+                ItemKind::ValueError,
+                "no application with this id",
+            )
+            .into()
+        })?;
+        if bound.is_some_and(|bound| bound != no.app.no) {
+            let msg = "a key is bound to one application at most";
+            return Err(Item::body("scopes", ItemKind::ValueError, msg).into());
+        }
+        bound = Some(no.app.no);
+    }
+    Ok(bound)
+}
+
+fn shown(key: &ApiKey) -> Value {
+    let scopes: Vec<String> = key.scopes.iter().cloned().map(String::from).collect();
+    let mut shown = json!({
+        "id": key.id, "name": key.name, "scopes": scopes, "createdAt": key.created,
+        "prefix": key.id.0.text("sk_"),
+    });
+    if let (Some(fields), Some(expires)) = (shown.as_object_mut(), key.expires) {
+        fields.insert(String::from("expiresAt"), json!(expires));
+    }
+    shown
+}
+
+/// Whether the caller sees a key: instance keys see all, others those of their application.
+fn sees(cx: &Cx, key: &ApiKey) -> bool {
+    key.revoked.is_none() && (cx.principal.app.is_none() || cx.principal.app == key.app)
+}
+
+/// GET `/api-keys`
+pub(super) async fn list(cx: Cx) -> Answer {
+    let snapshot = cx.state.directory.snapshot();
+    let mut keys: Vec<_> = snapshot.keys().filter(|key| sees(&cx, key)).collect();
+    keys.sort_unstable_by_key(|key| key.id);
+    let keys: Vec<_> = keys.into_iter().map(|key| shown(key)).collect();
+    Ok(Reply::ok(
+        &json!({ "success": true, "count": keys.len(), "apiKeys": keys }),
+    ))
+}
+
+/// DELETE `/api-keys/{key_id}`: refused from the next request on.
+pub(super) async fn revoke(cx: Cx) -> Answer {
+    let missing = || Problem::not_found("API key");
+    let id = KeyId::parse(cx.param("key_id")).map_err(|_| missing())?;
+    let known = cx.state.directory.peek().key(&id).cloned();
+    known.filter(|key| sees(&cx, key)).ok_or_else(missing)?;
+    let now = cx.now;
+    cx.state
+        .directory
+        .carry_out(move |draft| {
+            let known = draft.key(&id).ok_or_else(missing)?;
+            let mut key = ApiKey::clone(known);
+            key.revoked = Some(now);
+            Ok::<_, Problem>(draft.put_key(key)?)
+        })
+        .await?;
+    Ok(Reply::ok(
+        &json!({ "success": true, "message": "The key is revoked." }),
+    ))
+}

@@ -1,0 +1,306 @@
+//! Every path and method of the API in one table.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use axum::routing::{MethodFilter, MethodRouter, any};
+
+use super::error::{Code, Problem};
+use super::request::{Answer, Cx, Replay, get, leave, on};
+use super::{
+    ApiState, application, attempt, endpoint, event_type, explain, instance, key, message, recover,
+    task,
+};
+use crate::model::Scope;
+
+type Route = MethodRouter<Arc<ApiState>>;
+
+/// The router: each path under `/api/v1` and `/api`, with and without a slash at its end.
+pub(super) fn all() -> Router<Arc<ApiState>> {
+    let mut router = Router::new();
+    let groups = [
+        applications(),
+        endpoints(),
+        messages(),
+        history(),
+        others(),
+        later(),
+    ];
+    for (path, route) in groups.into_iter().flatten() {
+        for prefix in ["/api/v1", "/api"] {
+            router = router.route(&format!("{prefix}{path}"), route.clone());
+            router = router.route(&format!("{prefix}{path}/"), route.clone());
+        }
+    }
+    router
+        .merge(instance::guarded())
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+}
+
+/// Changing configuration; a POST remembers its answer.
+fn change<F, Fut>(method: MethodFilter, handler: F) -> Route
+where
+    F: Fn(Cx) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Answer> + Send + 'static,
+{
+    let replay = if method == MethodFilter::POST {
+        Replay::Stored
+    } else {
+        Replay::Own
+    };
+    on(method, Scope::WebhooksWrite, replay, handler)
+}
+
+/// Acting on deliveries; remembers its answer.
+fn act<F, Fut>(handler: F) -> Route
+where
+    F: Fn(Cx) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Answer> + Send + 'static,
+{
+    on(
+        MethodFilter::POST,
+        Scope::MessageWrite,
+        Replay::Stored,
+        handler,
+    )
+}
+
+fn applications() -> Vec<(&'static str, Route)> {
+    let read = Scope::WebhooksRead;
+    let (post, put) = (MethodFilter::POST, MethodFilter::PUT);
+    let (patch, delete) = (MethodFilter::PATCH, MethodFilter::DELETE);
+    vec![
+        (
+            "/app",
+            get(read.clone(), application::list).merge(change(post, application::create)),
+        ),
+        (
+            "/app/{app_id}",
+            get(read.clone(), application::read)
+                .merge(change(put, application::put))
+                .merge(change(patch, application::patch))
+                .merge(change(delete, application::delete)),
+        ),
+        (
+            "/event-type",
+            get(read.clone(), event_type::list).merge(change(post, event_type::create)),
+        ),
+        (
+            "/event-type/{event_type_name}",
+            get(read, event_type::read)
+                .merge(change(put, event_type::put))
+                .merge(change(patch, event_type::patch))
+                .merge(change(delete, event_type::delete)),
+        ),
+    ]
+}
+
+fn endpoints() -> Vec<(&'static str, Route)> {
+    let read = Scope::WebhooksRead;
+    let (post, put) = (MethodFilter::POST, MethodFilter::PUT);
+    let (patch, delete) = (MethodFilter::PATCH, MethodFilter::DELETE);
+    vec![
+        (
+            "/app/{app_id}/endpoint",
+            get(read.clone(), endpoint::list).merge(change(post, endpoint::create)),
+        ),
+        (
+            "/app/{app_id}/endpoint/{endpoint_id}",
+            get(read.clone(), endpoint::read)
+                .merge(change(put, endpoint::put))
+                .merge(change(patch, endpoint::patch))
+                .merge(change(delete, endpoint::delete)),
+        ),
+        (
+            "/app/{app_id}/endpoint/{endpoint_id}/headers",
+            get(read, endpoint::headers::read)
+                .merge(change(put, endpoint::headers::put))
+                .merge(change(patch, endpoint::headers::patch)),
+        ),
+        // A secret is what makes a signature: reading one takes what changing one takes, and an
+        // answer that holds one is not stored.
+        (
+            "/app/{app_id}/endpoint/{endpoint_id}/secret",
+            get(Scope::WebhooksWrite, endpoint::secret::read),
+        ),
+        (
+            "/app/{app_id}/endpoint/{endpoint_id}/secret/rotate",
+            on(
+                post,
+                Scope::WebhooksWrite,
+                Replay::Own,
+                endpoint::secret::rotate,
+            ),
+        ),
+        (
+            "/app/{app_id}/endpoint/{endpoint_id}/pause",
+            change(post, endpoint::pause),
+        ),
+        (
+            "/app/{app_id}/endpoint/{endpoint_id}/resume",
+            change(post, endpoint::resume),
+        ),
+        (
+            "/app/{app_id}/endpoint/{endpoint_id}/recover",
+            act(recover::recover),
+        ),
+        (
+            "/app/{app_id}/endpoint/{endpoint_id}/replay-missing",
+            act(recover::replay_missing),
+        ),
+    ]
+}
+
+fn messages() -> Vec<(&'static str, Route)> {
+    let (read, write) = (Scope::MessageRead, Scope::MessageWrite);
+    let post = MethodFilter::POST;
+    vec![
+        (
+            "/app/{app_id}/msg",
+            get(read.clone(), message::list).merge(on(
+                post,
+                write.clone(),
+                Replay::Own,
+                message::create,
+            )),
+        ),
+        (
+            "/app/{app_id}/msg/batch",
+            on(post, write, Replay::Own, message::batch),
+        ),
+        (
+            "/app/{app_id}/msg/explain",
+            on(post, read.clone(), Replay::Own, explain::dry_run),
+        ),
+        (
+            "/app/{app_id}/msg/precheck/active",
+            on(post, read.clone(), Replay::Own, explain::precheck),
+        ),
+        (
+            "/app/{app_id}/msg/{msg_id}",
+            get(read.clone(), message::read),
+        ),
+        (
+            "/app/{app_id}/msg/{msg_id}/explain",
+            get(read, explain::explain),
+        ),
+    ]
+}
+
+fn history() -> Vec<(&'static str, Route)> {
+    let read = Scope::MessageRead;
+    vec![
+        (
+            "/app/{app_id}/attempt/endpoint/{endpoint_id}",
+            get(read.clone(), attempt::by_endpoint),
+        ),
+        (
+            "/app/{app_id}/attempt/msg/{msg_id}",
+            get(read.clone(), attempt::by_message),
+        ),
+        (
+            "/app/{app_id}/endpoint/{endpoint_id}/msg",
+            get(read.clone(), attempt::messages),
+        ),
+        (
+            "/app/{app_id}/msg/{msg_id}/endpoint",
+            get(read.clone(), attempt::destinations),
+        ),
+        (
+            "/app/{app_id}/msg/{msg_id}/attempt/{attempt_id}",
+            get(read, attempt::read),
+        ),
+        (
+            "/app/{app_id}/msg/{msg_id}/endpoint/{endpoint_id}/resend",
+            act(attempt::resend),
+        ),
+        (
+            "/app/{app_id}/msg/{msg_id}/endpoint/{endpoint_id}/cancel",
+            act(attempt::cancel),
+        ),
+    ]
+}
+
+fn others() -> Vec<(&'static str, Route)> {
+    let keys = Scope::KeysWrite;
+    vec![
+        (
+            "/api-keys",
+            get(keys.clone(), key::list).merge(on(
+                MethodFilter::POST,
+                keys.clone(),
+                Replay::Own,
+                key::create,
+            )),
+        ),
+        (
+            "/api-keys/{key_id}",
+            on(MethodFilter::DELETE, keys, Replay::Own, key::revoke),
+        ),
+        ("/background-task", get(Scope::MessageRead, task::list)),
+        (
+            "/background-task/{task_id}",
+            get(Scope::MessageRead, task::read),
+        ),
+        ("/health", axum::routing::get(instance::sdk_health)),
+    ]
+}
+
+/// Described, not built.
+fn later() -> Vec<(&'static str, Route)> {
+    [
+        "/api-keys/{key_id}/rotate",
+        "/app/{app_id}/endpoint/{endpoint_id}/bulk-replay",
+        "/app/{app_id}/endpoint/{endpoint_id}/send-example",
+        "/app/{app_id}/endpoint/{endpoint_id}/stats",
+        "/app/{app_id}/endpoint/{endpoint_id}/transformation",
+        "/app/{app_id}/events",
+        "/app/{app_id}/events/subscription/{subscription_id}",
+        "/app/{app_id}/integration",
+        "/app/{app_id}/msg/bulk-expunge",
+        "/app/{app_id}/msg/expunge-all-contents",
+        "/app/{app_id}/msg/{msg_id}/attempt/{attempt_id}/content",
+        "/app/{app_id}/msg/{msg_id}/content",
+        "/app/{app_id}/quarantine",
+        "/app/{app_id}/replay",
+        "/app/{app_id}/tail",
+        "/audit",
+        "/auth/app-portal-access/{app_id}",
+        "/auth/app/{app_id}/expire-all",
+        "/auth/logout",
+        "/auth/whoami",
+        "/background-task/{task_id}/cancel",
+        "/capacity",
+        "/config",
+        "/diagnosis",
+        "/event-type/import/catalogue",
+        "/event-type/import/openapi",
+        "/event-type/{event_type_name}/sample",
+        "/openapi.json",
+        "/provider",
+        "/source",
+        "/stats/usage/app",
+        "/stats/usage/event-types",
+    ]
+    .map(|path| (path, any(not_built)))
+    .into()
+}
+
+async fn not_built(State(state): State<Arc<ApiState>>, request: Request) -> Response {
+    let problem = Problem::new(Code::NotImplemented, "This route is not built yet.");
+    leave(&state, Err(problem), request.uri().path())
+}
+
+async fn no_route(State(state): State<Arc<ApiState>>, request: Request) -> Response {
+    let problem = Problem::new(Code::NotFound, "There is no such path.");
+    leave(&state, Err(problem), request.uri().path())
+}
+
+async fn no_method(State(state): State<Arc<ApiState>>, request: Request) -> Response {
+    let detail = format!("{} is not allowed here.", request.method());
+    let problem = Problem::new(Code::MethodNotAllowed, detail);
+    leave(&state, Err(problem), request.uri().path())
+}
