@@ -53,7 +53,7 @@ pub(super) fn listeners(config: &Config) -> Result<Listeners, Error> {
     let need = u64::try_from(connections)
         .unwrap_or(u64::MAX)
         .saturating_add(900 + 64);
-    server::open_files(need)?;
+    server::limits::open_files(need)?;
     Ok(Listeners::open(&config.server)?)
 }
 

@@ -9,9 +9,9 @@ use clap::{Parser, Subcommand};
 pub mod config;
 pub mod demo;
 pub mod http;
+pub mod offline;
 pub mod serve;
 pub mod sink;
-pub mod store;
 pub mod verdict;
 
 /// Webhook delivery gateway.
@@ -36,13 +36,10 @@ enum Command {
     /// Looks at the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
-    /// Makes, lists and revokes API keys in the data directory of a stopped gateway.
-    #[command(subcommand)]
-    Keys(store::KeysCommand),
     /// Checks every record of the data directory of a stopped gateway.
     Verify,
     /// Accepts the loss that a refused start has named, after the data was copied aside.
-    AcceptLoss(store::LossArgs),
+    AcceptLoss(offline::LossArgs),
 }
 
 impl Cli {
@@ -59,17 +56,21 @@ impl Cli {
                     Err(error) => complain(&error, 78),
                 }
             }
-            Command::Keys(command) => store::keys(&command, file),
-            Command::Verify => store::verify(file),
-            Command::AcceptLoss(args) => store::accept_loss(&args, file),
+            Command::Verify => offline::verify(file),
+            Command::AcceptLoss(args) => offline::accept_loss(&args, file),
         }
     }
 }
 
 /// Runs a sub-command that needs the async runtime.
 fn in_runtime(body: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    match runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(body)) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    match runtime
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(body))
+    {
         Ok(code) => code,
         Err(error) => complain(AsRef::<dyn std::error::Error>::as_ref(&error), 1),
     }

@@ -44,7 +44,10 @@ fn runtime(config: &Config) -> std::io::Result<tokio::runtime::Runtime> {
     builder.enable_all().build()
 }
 
-#[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the command line reads the environment"
+)]
 fn admin_key() -> Option<String> {
     std::env::var("POSTHASTE_ADMIN_KEY").ok()
 }
