@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::duration;
 use super::sections::{Config, HighWater, LogFormat};
 use super::value::Raw;
-use super::{duration, schedules};
 use crate::base::ByteSize;
 use crate::model::DisablePolicy;
+use crate::policy::retry::{RetryPlan, SCHEDULES};
 
 /// A configuration under way: the policy for failing endpoints is still in its single keys.
 #[derive(Debug, Clone)]
@@ -201,7 +202,7 @@ impl Key {
             Slot::Ports(at) => listed(at(draft).iter().map(ToString::to_string)),
             Slot::Schedule(at) => {
                 let delays = at(draft);
-                schedules::name_of(delays).map_or_else(
+                schedule_name(delays).map_or_else(
                     || listed(delays.iter().map(|delay| quoted(duration::show(*delay)))),
                     quoted,
                 )
@@ -235,7 +236,7 @@ impl Key {
             Slot::Networks(_) => String::from("a list of networks"),
             Slot::Ports(_) => String::from("a list of ports"),
             Slot::Schedule(_) => {
-                let names: Vec<_> = schedules::NAMED.iter().map(|(name, _)| *name).collect();
+                let names: Vec<_> = SCHEDULES.iter().map(|(name, _)| *name).collect();
                 format!("{}, or a list of delays", names.join(", "))
             }
             Slot::HighWater(_) => words(HIGH_WATER),
@@ -253,6 +254,14 @@ fn path(raw: &Raw) -> Result<PathBuf, String> {
         "" => Err(String::from("is empty")),
         text => Ok(PathBuf::from(text)),
     }
+}
+
+/// The name of the schedule with exactly these delays.
+fn schedule_name(delays: &[Duration]) -> Option<&'static str> {
+    let names = SCHEDULES.iter().map(|(name, _)| *name);
+    names
+        .into_iter()
+        .find(|name| RetryPlan::named(name).as_deref() == Some(delays))
 }
 
 fn quoted(text: impl std::fmt::Display) -> String {

@@ -13,7 +13,6 @@ mod duration;
 mod keys;
 mod load;
 mod mistakes;
-pub mod schedules;
 mod sections;
 mod show;
 mod suggest;

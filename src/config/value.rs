@@ -12,8 +12,9 @@ use std::time::Duration;
 use serde_json::Value as Json;
 use toml::de::DeValue;
 
-use super::{duration, schedules};
+use super::duration;
 use crate::base::ByteSize;
+use crate::policy::retry::{RetryPlan, SCHEDULES};
 
 /// A value before its type is known.
 #[derive(Debug, Clone)]
@@ -220,12 +221,12 @@ impl Raw {
     /// A schedule's name, or its delays: durations or whole seconds.
     pub(super) fn schedule(&self) -> Result<Vec<Duration>, String> {
         if let Self::Plain(text) | Self::Text(text) = self {
-            if let Some(delays) = schedules::named(text.trim()) {
+            if let Some(delays) = RetryPlan::named(text.trim()) {
                 return Ok(delays);
             }
             let starts_with_digit = text.trim().starts_with(|c: char| c.is_ascii_digit());
             if matches!(self, Self::Text(_)) || !(text.trim().is_empty() || starts_with_digit) {
-                let names: Vec<_> = schedules::NAMED.iter().map(|(name, _)| *name).collect();
+                let names: Vec<_> = SCHEDULES.iter().map(|(name, _)| *name).collect();
                 return Err(format!(
                     "`{text}` is no schedule: write one of {} or a list of delays",
                     names.join(", ")

@@ -474,7 +474,7 @@ fn schedules_are_names_or_lists() {
     assert_eq!(seconds(schedule("[1, \"2m\"]")), [1, 120]);
     let shown = report(schedule("\"often\""));
     assert!(
-        shown.contains("write one of standard-10, steps-8, geometric-3, ladder-5"),
+        shown.contains("write one of geometric-3, ladder-5, standard-10, steps-8"),
         "{shown}"
     );
     for bad in ["[-1]", "[0]", "[\"31d\"]", "[true]", "7"] {
