@@ -3,6 +3,7 @@
 //! They need `scripts/install-test-deps` (npm and PyPI packages, Prometheus); a missing one is a
 //! failure that names the script, never a skip.
 
+mod api;
 mod config;
 mod crash;
 mod gateway;
