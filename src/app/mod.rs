@@ -1,1 +1,191 @@
-//! To be filled: see the module list in lib.rs.
+//! The composition root: builds everything from the bottom up, watches it, and takes it down again.
+//!
+//! One function per component, in the order of the module list read upwards. Nothing is decided here
+//! but who gets which handle. The end has phases ([`shutdown`]): stop accepting, let attempts end, write
+//! what is left, close the store; whoever is late is named.
+
+mod build;
+mod housekeeping;
+mod instance;
+mod outgoing;
+mod reload;
+mod shutdown;
+mod watchdog;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tracing::info;
+
+use crate::auth;
+use crate::base::SystemClock;
+use crate::base::task::{OnExit, Stop, Stopper, Tasks};
+use crate::config::Config;
+use crate::server;
+use crate::server::notify;
+use crate::store;
+use crate::telemetry;
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Told to stop, and drained.
+    Drained,
+    /// The store failed; start again (exit code 74).
+    StorageFailed,
+    /// Told twice, or a vital task ended (exit code 70).
+    Aborted,
+}
+
+impl Exit {
+    /// The process exit code (`reliability.md` 6).
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Drained => 0,
+            Self::Aborted => 70,
+            Self::StorageFailed => 74,
+        }
+    }
+}
+
+/// Why it does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Logs or metrics.
+    #[error(transparent)]
+    Telemetry(#[from] telemetry::Error),
+    /// A listener, TLS files, or the limit of open files.
+    #[error(transparent)]
+    Server(#[from] server::Error),
+    /// The store.
+    #[error("the store in {} cannot be opened: {cause}", .dir.display())]
+    Store {
+        /// Its directory.
+        dir: PathBuf,
+        /// Why.
+        cause: store::Error,
+    },
+    /// The configuration objects in the store.
+    #[error(transparent)]
+    Directory(#[from] crate::directory::LoadError),
+    /// What the instance needs could not be written.
+    #[error("the instance cannot be set up")]
+    Instance(#[from] crate::directory::Error),
+    /// The outgoing side.
+    #[error("the outgoing client cannot be set up: {0}")]
+    Client(#[from] crate::client::Error),
+    /// The signature defaults.
+    #[error(transparent)]
+    Defaults(#[from] crate::deliver::BadDefaults),
+    /// The system.
+    #[error("{what}: {cause}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        cause: std::io::Error,
+    },
+    /// The admin key of the environment.
+    #[error("POSTHASTE_ADMIN_KEY must have at least 32 characters, this one has {0}")]
+    ShortKey(usize),
+}
+
+impl Error {
+    /// 78 = a human must decide; 74 = the disk; 1 = try again.
+    pub const fn code(&self) -> u8 {
+        match self {
+            Self::Store {
+                cause: store::Error::Regressed(_) | store::Error::Corrupt { .. },
+                ..
+            }
+            | Self::Directory(_)
+            | Self::Defaults(_)
+            | Self::ShortKey(_) => 78,
+            Self::Store { .. } => 74,
+            Self::Telemetry(_)
+            | Self::Server(_)
+            | Self::Instance(_)
+            | Self::Client(_)
+            | Self::System { .. } => 1,
+        }
+    }
+}
+
+/// What a run needs beside the configuration.
+pub struct Run {
+    /// Checked configuration.
+    pub config: Config,
+    /// `POSTHASTE_ADMIN_KEY`.
+    pub admin_key: Option<String>,
+    /// Reads the configuration again (SIGHUP).
+    pub reread: Box<dyn Fn() -> Result<Config, String> + Send + Sync>,
+    /// Shows a line to the person who started it: where it listens, and a new admin key once.
+    pub say: fn(&str),
+}
+
+/// Runs a gateway until it is told to stop or cannot go on.
+pub async fn run(run: Run) -> Result<Exit, Error> {
+    let Run {
+        config,
+        admin_key,
+        reread,
+        say,
+    } = run;
+    if let Some(key) = &admin_key
+        && key.chars().count() < 32
+    {
+        return Err(Error::ShortKey(key.chars().count()));
+    }
+    let clock = Arc::new(SystemClock::start());
+    let logs = telemetry::logs::install(&config.log)?;
+    let exposition = telemetry::exposition::install()?;
+    telemetry::panics::install(crate::metrics::ProcessMetrics::register());
+    let listeners = build::listeners(&config)?;
+    let tls = server::Tls::open(&config.server)?;
+    let own = build::addresses(&listeners);
+    let (stopper, stop) = Stopper::new();
+    let tasks = Tasks::default();
+
+    let engine = build::engine(&config, &clock, own, &tasks, &stop).await?;
+    let new_key = instance::prepare(&engine, admin_key.is_some()).await?;
+    let admin = admin_key.map(|key| auth::hash(&key));
+    let api = build::api(&config, &engine, admin, exposition.clone());
+    let (front_stopper, front_stop) = Stopper::new();
+    let bound = build::serve(&config, listeners, tls.clone(), api, &tasks, &front_stop);
+
+    tasks.spawn("metrics", OnExit::Log, exposition.upkeep(stop.clone()));
+    housekeeping::start(&engine, &config, &tasks, &stop);
+    wait_until_recovered(&engine, stop.clone()).await;
+    notify::ready();
+    watchdog::start(&engine);
+    info!(version = env!("CARGO_PKG_VERSION"), %bound, lane = engine.lane.id().0, "posthaste is ready");
+    greet(say, &bound, new_key.as_deref());
+
+    let reload = reload::Reload {
+        reread,
+        logs,
+        tls,
+        outgoing: Arc::clone(&engine.outgoing),
+    };
+    let cause = shutdown::wait(&engine, &tasks, &reload).await;
+    let fronts = [front_stopper, stopper];
+    Ok(shutdown::drain(cause, engine, &tasks, fronts, config.server.drain_timeout).await)
+}
+
+/// Nothing is lost by serving earlier, but `READY` promises that deliveries move.
+async fn wait_until_recovered(engine: &build::Engine, mut stop: Stop) {
+    let mut status = engine.status.clone();
+    let recovered = status.wait_for(|status| status.recovered);
+    tokio::select! {
+        _ = recovered => {}
+        () = stop.stopped() => {}
+        _ = engine.lane.failed() => {}
+    }
+}
+
+fn greet(say: fn(&str), bound: &str, new_key: Option<&str>) {
+    say(&format!("posthaste listens on {bound}"));
+    if let Some(key) = new_key {
+        say(&format!("admin key, shown this once: {key}"));
+    }
+}

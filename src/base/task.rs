@@ -147,6 +147,11 @@ pub fn detach(future: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(future);
 }
 
+/// A short piece of blocking work (a read from the store) beside the async threads.
+pub fn blocking(body: impl FnOnce() + Send + 'static) {
+    drop(tokio::task::spawn_blocking(body));
+}
+
 /// An operating-system thread with a name, for work that blocks (the commit thread, the watchdog).
 #[expect(clippy::disallowed_methods, reason = "this is the module that spawns")]
 pub fn thread(

@@ -69,6 +69,7 @@ pub struct Directory {
     changed: mpsc::Sender<Arc<Endpoint>>,
     /// One change at a time.
     changing: Mutex<()>,
+    total: Arc<Load>,
 }
 
 impl Directory {
@@ -93,12 +94,18 @@ impl Directory {
             lane,
             changed,
             changing: Mutex::new(()),
+            total: Arc::default(),
         })
     }
 
     /// The current snapshot, for a look that does not last.
     pub fn peek(&self) -> Guard<Arc<Snapshot>> {
         self.current.load()
+    }
+
+    /// Unfinished deliveries of all applications together.
+    pub const fn total(&self) -> &Arc<Load> {
+        &self.total
     }
 
     /// The current snapshot, to keep.

@@ -142,34 +142,26 @@ impl Lane {
         Ok(Ticket(ticket))
     }
 
-    /// Hands in a settlement without waiting; the answer tells when it is applied.
+    /// Hands in a settlement without waiting; the answer tells when it is applied, or, if `durable`,
+    /// when it is on stable storage. A full queue gives it back.
     pub fn settle(
         &self,
         settlement: Settlement,
+        durable: bool,
     ) -> Result<oneshot::Receiver<Result<(), Error>>, (Error, Settlement)> {
         let (reply, done) = oneshot::channel();
-        match self.work.try_send(Work::Settle {
+        let work = Work::Settle {
             settlement,
-            durable: false,
+            durable,
             reply,
-        }) {
+        };
+        match self.work.try_send(work) {
             Ok(()) => Ok(done),
             Err(TrySendError::Full(Work::Settle { settlement, .. })) => {
                 Err((Error::Busy, settlement))
             }
             Err(_) => Err((Error::Failed, Settlement::default())),
         }
-    }
-
-    /// Writes a settlement and waits until it is on stable storage (resend, cancel, recover).
-    pub async fn settle_durably(&self, settlement: Settlement) -> Result<(), Error> {
-        let (reply, done) = oneshot::channel();
-        self.send(Work::Settle {
-            settlement,
-            durable: true,
-            reply,
-        })?;
-        done.await.unwrap_or(Err(Error::Failed))
     }
 
     /// Writes configuration objects if the revision is still `expected`; answers the new one.

@@ -61,7 +61,7 @@ impl Round {
             clock,
             shared,
             committed,
-            metrics: CommitMetrics::default(),
+            metrics: CommitMetrics::register(),
             group: Vec::new(),
             parts: Vec::new(),
             durable: Vec::new(),
@@ -205,8 +205,10 @@ impl Round {
             }
             Err(cause) => return Err(cause),
         }
-        self.metrics
-            .committed(self.group.len(), self.clock.monotonic() - began);
+        let took = self.clock.monotonic().saturating_sub(began);
+        self.metrics.seconds.record(took.as_secs_f64());
+        let size = u32::try_from(self.group.len()).unwrap_or(u32::MAX);
+        self.metrics.messages.record(size);
         self.unsynced_since = None;
         let messages: Vec<_> = self.group.drain(..).map(|a| Arc::new(a.message)).collect();
         self.hand_up(&messages);
@@ -274,8 +276,10 @@ impl Round {
             self.last_tend = now;
             self.writer.tend(now)?;
         }
+        let waiting = self.shared.waiting.load(Ordering::Relaxed);
         self.metrics
-            .queued(self.shared.waiting.load(Ordering::Relaxed));
+            .queue
+            .set(u32::try_from(waiting).unwrap_or(u32::MAX));
         self.shared
             .last_commit_ms
             .store(now.millis(), Ordering::Relaxed);

@@ -157,6 +157,12 @@ impl Position {
         seq: 0,
     };
 
+    /// Behind every message.
+    pub const END: Self = Self {
+        lane: LaneId(u32::MAX),
+        seq: u64::MAX,
+    };
+
     /// Big-endian key form: sorts as the position does.
     pub fn bytes(self) -> [u8; 12] {
         let [a, b, c, d] = self.lane.0.to_be_bytes();

@@ -61,6 +61,8 @@ pub struct Status {
     pub parked: u64,
     /// Whether recovery of the last run is done.
     pub recovered: bool,
+    /// When a settlement was last handed over, or there was none.
+    pub last_settled: Timestamp,
 }
 
 /// A delivery with everything the API shows of it.

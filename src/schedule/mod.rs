@@ -8,6 +8,14 @@
 //! Invariant: every open delivery is in exactly one of: in memory (waiting or sending), parked in the
 //! store, finished. Elsewhere: what follows an attempt (`policy`), the attempt itself (`deliver`).
 
+mod announce;
+pub mod core;
+mod driver;
 mod handle;
+mod plan;
+mod recover;
 
+pub use announce::{Announcer, OPERATOR, Teller};
+pub use driver::{Attempts, Driver, Exchange, Inbox, Parts, read_page};
 pub use handle::{DeliveryView, Error, Handle, Request, Status};
+pub use recover::{Recovery, begin, open_deliveries};

@@ -1,3 +1,18 @@
-//! Integration tests: one binary, one module per subject.
+//! Integration tests: one binary, one module per subject, most of them against the real binary.
+//!
+//! They need `scripts/install-test-deps` (npm and PyPI packages, Prometheus); a missing one is a
+//! failure that names the script, never a skip.
 
 mod api;
+mod config;
+mod crash;
+mod gateway;
+mod kit;
+mod prometheus;
+mod real_payloads;
+mod server;
+mod simulation;
+mod sink;
+mod ssrf;
+mod store;
+mod wire;

@@ -1,1 +1,206 @@
-//! The embedded store.
+//! The embedded store on `fjall`.
+//!
+//! Owns: one data directory. [`Store::open`] locks it, looks at format, mark and journals before the
+//! database may touch them, opens the database, checks that nothing acknowledged is missing, and
+//! opens a new lane. What the checks find wrong stops the start ([`Error::Regressed`]); nothing is
+//! repaired silently (`reliability.md` D6).
+//!
+//! Read in this order: [`keys`], [`message`], [`record`] and [`batch`] (what is stored), [`writer`] (how), [`reader`] and
+//! [`lists`] (how it is read), [`recover`] and [`preflight`] (what an open checks), [`expire`] (what
+//! is dropped), [`verify`] and [`loss`] (offline). Elsewhere: the seam and its guarantees ([`super`]).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::RwLock;
+
+use crate::config::{HighWater, Retention, Storage};
+use crate::model::{LaneId, Position};
+
+use super::faults::Faults;
+use super::{Damage, Error};
+
+mod batch;
+mod expire;
+mod format;
+mod hwm;
+mod journal;
+mod keys;
+mod lists;
+mod loss;
+pub mod message;
+mod preflight;
+mod reader;
+mod record;
+mod recover;
+mod spaces;
+mod verify;
+mod writer;
+
+pub use loss::{Loss, accept_loss};
+pub use reader::FjallReader;
+pub use verify::{Report, verify};
+pub use writer::FjallWriter;
+
+use format::Directory;
+use hwm::{Mark, MarkFile};
+use spaces::Spaces;
+
+/// The store in a data directory.
+#[derive(Debug)]
+pub struct Store;
+
+/// Both ends of an open store. The directory is free again when both are dropped.
+pub struct Opened {
+    /// The one writer, with a lane of its own.
+    pub writer: FjallWriter,
+    /// Reads; clone the handle freely.
+    pub reader: Arc<FjallReader>,
+}
+
+/// What readers and the writer both look at.
+#[derive(Debug, Default)]
+struct Shared {
+    /// The newest block of idempotency records; lookups start there.
+    newest_bucket: AtomicU32,
+    /// Messages below are out of retention: not shown, and dropped by and by.
+    floors: RwLock<BTreeMap<LaneId, u64>>,
+    /// Lanes up to this number may have holes: a loss in them was accepted.
+    holes_up_to: AtomicU32,
+}
+
+impl Shared {
+    fn note_bucket(&self, bucket: u32) {
+        self.newest_bucket.fetch_max(bucket, Ordering::Relaxed);
+    }
+
+    fn may_have_holes(&self, lane: LaneId) -> bool {
+        lane.0 <= self.holes_up_to.load(Ordering::Relaxed)
+    }
+
+    fn is_retained(&self, at: Position) -> bool {
+        let floors = self.floors.read();
+        floors.get(&at.lane).is_none_or(|floor| at.seq >= *floor)
+    }
+}
+
+impl Store {
+    /// Opens the store in `options.dir`, making it if there is none, and begins a new lane.
+    ///
+    /// # Errors
+    /// [`Error::Regressed`] if something acknowledged is missing or damaged, or the format is newer
+    /// (exit code 78); [`Error::Unavailable`] if another process uses it or the disk fails.
+    pub fn open(options: &Storage, retention: &Retention) -> Result<Opened, Error> {
+        Self::open_with(options, retention, Faults::none())
+    }
+
+    /// The same with planned faults, for tests.
+    pub fn open_with(
+        options: &Storage,
+        retention: &Retention,
+        faults: Faults,
+    ) -> Result<Opened, Error> {
+        let dir = Directory::lock(&options.dir)?;
+        if dir.is_fresh() {
+            create(&dir).map_err(|error| on_disk("make the store", &error))?;
+        }
+        dir.check()?;
+        let journals = preflight::look(&dir.database())?;
+        let (mark_file, mark) = open_mark(&dir.mark(), journals.tail())?;
+        if journals.is_missing() && mark.batch > 0 {
+            return Err(missing(&dir, &mark));
+        }
+        journals.prepare(&dir.path, &mark, options.high_water)?;
+        let spaces = Spaces::open(&dir.database(), options).map_err(|error| open_failed(&error))?;
+        let found = recover::check(&spaces, &mark)?;
+        let shared = Arc::new(Shared {
+            newest_bucket: AtomicU32::new(found.newest_bucket),
+            floors: RwLock::new(found.floors()),
+            holes_up_to: AtomicU32::new(found.holes_up_to),
+        });
+        let reader = Arc::new(FjallReader::new(spaces.clone(), Arc::clone(&shared)));
+        let parts = writer::Parts {
+            dir,
+            spaces,
+            shared,
+            faults,
+            mark_file,
+            mark,
+            every_commit: options.high_water == HighWater::EveryCommit,
+            retention: retention.clone(),
+        };
+        let writer = FjallWriter::begin(parts, found)?;
+        Ok(Opened { writer, reader })
+    }
+}
+
+/// The files of a new store, in an order that leaves no half of it looking whole: marker, mark,
+/// and the database last.
+fn create(dir: &Directory) -> io::Result<()> {
+    dir.mark_format()?;
+    MarkFile::create(&dir.mark(), &Mark::default())?;
+    dir.sync()
+}
+
+/// Opens the mark. Without one, the numbers of an accepted loss are those of the journals' `tail`.
+fn open_mark(path: &Path, tail: Position) -> Result<(MarkFile, Mark), Error> {
+    let unreadable = |found: &str| {
+        Error::Regressed(Box::new(Damage {
+            found: found.to_owned(),
+            place: Some(path.display().to_string()),
+            lane: None,
+            remedy: remedy(Some(tail.lane), Some(tail.seq)),
+        }))
+    };
+    match MarkFile::open(path) {
+        Ok((file, Some(mark))) => Ok((file, mark)),
+        Ok((_, None)) => Err(unreadable("the high-water mark is damaged")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(unreadable("the high-water mark is missing"))
+        }
+        Err(error) => Err(on_disk("read the high-water mark", &error)),
+    }
+}
+
+fn missing(dir: &Directory, mark: &Mark) -> Error {
+    let lane = mark.lanes.last_key_value();
+    Error::Regressed(Box::new(Damage {
+        found: format!(
+            "the database has no journal although batch {} was acknowledged",
+            mark.batch
+        ),
+        place: Some(dir.database().display().to_string()),
+        lane: lane.map(|(lane, acked)| (*lane, 0, *acked)),
+        remedy: remedy(lane.map(|(lane, _)| *lane), Some(0)),
+    }))
+}
+
+/// The two ways on after a loss.
+fn remedy(lane: Option<LaneId>, last_good: Option<u64>) -> String {
+    let lane = lane.map_or_else(|| String::from("LANE"), |lane| lane.to_string());
+    let seq = last_good.map_or_else(|| String::from("SEQ"), |seq| seq.to_string());
+    format!(
+        "Restore a backup, or run `posthaste accept-loss --lane {lane} --last-good {seq}` to go on without what is lost"
+    )
+}
+
+fn on_disk(what: &str, error: &io::Error) -> Error {
+    Error::Unavailable(format!("cannot {what}: {error}"))
+}
+
+fn open_failed(error: &::fjall::Error) -> Error {
+    match error {
+        ::fjall::Error::Locked | ::fjall::Error::Io(_) => {
+            Error::Unavailable(format!("the database cannot be opened: {error}"))
+        }
+        _ => Error::Regressed(Box::new(Damage {
+            found: format!("the database refuses to open: {error:?}"),
+            place: None,
+            lane: None,
+            remedy: remedy(None, None),
+        })),
+    }
+}

@@ -1,0 +1,209 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::generator::{Form, Load, Pace};
+use crate::payload::Filling;
+
+/// Load generator and receiver for Posthaste: sizes a machine, finds a regression.
+#[derive(Parser)]
+#[command(version, about)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Start a gateway in a temporary directory, load it, wait for the drain, print one table.
+    Run(Box<RunArgs>),
+    /// Drive the ingest of a gateway that runs already.
+    Ingest(IngestArgs),
+    /// A fast receiver: counts, measures, plays behaviours by path (`/fast/0`, `/slow-250/0`,
+    /// `/500/0`, `/429-5/0`, `/flap-10/0`, `/hang/0`, `/reset/0`).
+    Sink(SinkArgs),
+    /// What the machine allows: bare server, bare client, plain file.
+    Ceiling(CeilingArgs),
+}
+
+/// How the load looks.
+#[derive(Args, Clone)]
+pub(crate) struct LoadArgs {
+    /// Connections of the generator.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) connections: usize,
+    /// Threads of the generator.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) threads: usize,
+    /// Open loop: requests a second, latency counted from the planned start. Without it the loop
+    /// is closed.
+    #[arg(long)]
+    pub(crate) rate: Option<f64>,
+    /// Seconds that are measured.
+    #[arg(long, default_value_t = 20)]
+    pub(crate) duration: u64,
+    /// Seconds before them.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) warm_up: u64,
+    /// Bytes of a payload.
+    #[arg(long, default_value_t = 1024)]
+    pub(crate) size: usize,
+    /// What the payload is filled with.
+    #[arg(long, value_enum, default_value_t = Filling::Text)]
+    pub(crate) filling: Filling,
+    /// NDJSON batches of so many messages instead of single ones.
+    #[arg(long)]
+    pub(crate) batch: Option<u64>,
+    /// A new connection for each request.
+    #[arg(long)]
+    pub(crate) no_keep_alive: bool,
+    /// Send an `Idempotency-Key` with each request, as the SDKs do.
+    #[arg(long)]
+    pub(crate) idempotency: bool,
+}
+
+impl LoadArgs {
+    pub(crate) fn pace(&self) -> Pace {
+        self.rate
+            .filter(|rate| *rate > 0.0)
+            .map_or(Pace::Closed, Pace::Open)
+    }
+
+    pub(crate) fn form(&self) -> Form {
+        self.batch.map_or(Form::Message, Form::Batch)
+    }
+
+    pub(crate) fn warm_up(&self) -> Duration {
+        Duration::from_secs(self.warm_up)
+    }
+
+    /// The load without its paths.
+    pub(crate) fn load(&self, address: SocketAddr, key: Option<String>) -> Load {
+        Load {
+            address,
+            key,
+            paths: Vec::new(),
+            connections: self.connections,
+            threads: self.threads,
+            pace: self.pace(),
+            form: self.form(),
+            keep_alive: !self.no_keep_alive,
+            idempotency: self.idempotency,
+            warm_up: self.warm_up(),
+            duration: Duration::from_secs(self.duration),
+        }
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    /// The binary to start.
+    #[arg(long, default_value = "target/release/posthaste")]
+    pub(crate) gateway: PathBuf,
+    /// Use a gateway that runs already instead.
+    #[arg(long)]
+    pub(crate) address: Option<SocketAddr>,
+    /// Its admin key.
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// Further environment of the gateway, `KEY=VALUE`; repeatable.
+    #[arg(long = "env", value_parser = pair)]
+    pub(crate) env: Vec<(String, String)>,
+    /// Where the temporary directory is made.
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Keep it.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    /// Applications.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) apps: u64,
+    /// Endpoints of each application; 0 = nobody wants the messages.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) endpoints: usize,
+    /// What the endpoints do: behaviours with weights, such as `fast=9,hang=1`.
+    #[arg(long, default_value = "fast")]
+    pub(crate) behaviours: String,
+    /// Concurrency limit set on each endpoint; without it the gateway's default holds.
+    #[arg(long)]
+    pub(crate) endpoint_concurrency: Option<u16>,
+    /// Endpoints are disabled: only ingest is measured.
+    #[arg(long)]
+    pub(crate) disabled: bool,
+    /// Verify the signature of every so many-th delivery; 0 = none.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) verify_every: u64,
+    /// Seconds to wait for the drain.
+    #[arg(long, default_value_t = 120)]
+    pub(crate) drain: u64,
+    /// Measure the ceilings first, so many seconds each; 0 = do not.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) ceilings: u64,
+    /// Write the record here.
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct IngestArgs {
+    /// Address of the gateway.
+    #[arg(long, default_value = "127.0.0.1:8071")]
+    pub(crate) address: SocketAddr,
+    /// A key that may write messages.
+    #[arg(long, env = "POSTHASTE_ADMIN_KEY", hide_env_values = true)]
+    pub(crate) key: Option<String>,
+    /// Id or uid of the application; repeatable, messages go round.
+    #[arg(long, default_value = "load-0")]
+    pub(crate) app: Vec<String>,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct SinkArgs {
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:8072")]
+    pub(crate) listen: SocketAddr,
+    /// Endpoints of an application (the number behind the behaviour in the path is below it).
+    #[arg(long, default_value_t = 1)]
+    pub(crate) slots: u64,
+    /// Secret that verifies; without it nothing is verified.
+    #[arg(long)]
+    pub(crate) secret: Option<String>,
+    /// Verify every so many-th delivery.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) verify_every: u64,
+    /// Seconds until it ends; 0 = until it is stopped.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) duration: u64,
+}
+
+#[derive(Args)]
+pub(crate) struct CeilingArgs {
+    /// Connections of the generator, and waiting appends of the file.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) connections: usize,
+    /// Bytes of a payload.
+    #[arg(long, default_value_t = 1024)]
+    pub(crate) size: usize,
+    /// Seconds for each.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) duration: u64,
+    /// Where the file of the file ceiling is made.
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Write the record here.
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("want KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}

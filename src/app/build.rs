@@ -1,0 +1,337 @@
+//! Builds the parts, bottom first, and connects them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rand::SeedableRng;
+use rand::rngs::SysRng;
+use rand_chacha::ChaCha8Rng;
+use tokio::sync::{mpsc, watch};
+
+use super::Error;
+use super::outgoing::Outgoing;
+use crate::api;
+use crate::auth::{Auth, Entropy};
+use crate::base::task::{self, OnExit, Stop, Tasks};
+use crate::base::{Clock, SystemClock};
+use crate::client::{Client, ClientOptions, SystemResolver};
+use crate::config::Config;
+use crate::deliver::{Defaults, Deliver};
+use crate::directory::Directory;
+use crate::ingest;
+use crate::lane::{self, Lane};
+use crate::metrics::ServerMetrics;
+use crate::model::Endpoint;
+use crate::policy::target::TargetRules;
+use crate::schedule::core::{Core, Settings};
+use crate::schedule::{self, Announcer, Driver, Inbox, Parts, Recovery, Status};
+use crate::server::{self, Listeners, Server, Tls};
+use crate::store::fjall::Store;
+use crate::store::{self, Reader};
+use crate::telemetry::exposition::Exposition;
+
+/// Everything below the HTTP surface.
+pub(super) struct Engine {
+    pub(super) clock: Arc<SystemClock>,
+    pub(super) lane: Lane,
+    pub(super) reader: Arc<dyn Reader>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) outgoing: Arc<Outgoing>,
+    pub(super) schedule: schedule::Handle,
+    pub(super) status: watch::Receiver<Status>,
+    pub(super) entropy: Arc<Entropy>,
+    pub(super) rules: TargetRules,
+}
+
+/// Binds the sockets first: a port that is taken must not cost a recovery.
+pub(super) fn listeners(config: &Config) -> Result<Listeners, Error> {
+    let connections = config
+        .server
+        .max_connections
+        .saturating_add(config.delivery.max_in_flight);
+    // Idle outgoing connections, files of the store, and a reserve.
+    let need = u64::try_from(connections)
+        .unwrap_or(u64::MAX)
+        .saturating_add(900 + 64);
+    server::limits::open_files(need)?;
+    Ok(Listeners::open(&config.server)?)
+}
+
+/// Our own addresses, never called (`reliability.md` S14).
+pub(super) fn addresses(listeners: &Listeners) -> Vec<SocketAddr> {
+    let admin = listeners.admin.as_ref().map(server::Bound::address);
+    std::iter::once(listeners.ingest.address())
+        .chain(admin)
+        .collect()
+}
+
+/// Store, lane, directory, scheduler.
+pub(super) async fn engine(
+    config: &Config,
+    clock: &Arc<SystemClock>,
+    own: Vec<SocketAddr>,
+    tasks: &Tasks,
+    stop: &Stop,
+) -> Result<Engine, Error> {
+    let shared: Arc<dyn Clock> = clock.clone();
+    let (writer, reader) = open_store(config).await?;
+    // Groups on their way to the scheduler; see `Lane::start` for what happens when it is full.
+    let (committed_to, committed) = mpsc::channel(64);
+    let options = lane::Options {
+        queue: config.ingest.queue,
+        queue_bytes: config.ingest.queue_bytes.get(),
+        max_group: config.ingest.max_group,
+    };
+    let lane =
+        Lane::start(writer, Arc::clone(&shared), options, committed_to).map_err(|cause| {
+            Error::System {
+                what: "start the commit thread",
+                cause,
+            }
+        })?;
+    // Changed endpoints; when it is full the change that is already stored waits.
+    let (changed_to, changed) = mpsc::channel(64);
+    let directory = Arc::new(Directory::load(reader.as_ref(), lane.clone(), changed_to)?);
+
+    let defaults = Defaults::of(&config.delivery, own)?;
+    let rules = defaults.rules.clone();
+    let outgoing = outgoing(config, defaults, &directory, &shared)?;
+    let (status_to, status) = watch::channel(Status::default());
+    // Requests of the API; when it is full they wait a second and are refused.
+    let (requests_to, requests) = mpsc::channel(256);
+    let (announcer, teller) =
+        Announcer::new(lane.clone(), Arc::clone(&directory), Arc::clone(&shared));
+    tasks.spawn("teller", OnExit::Log, teller.run(stop.clone()));
+
+    let mut core = Core::new(settings(config));
+    let recovery = schedule::begin(
+        &mut core,
+        clock.now(),
+        &reader,
+        &directory,
+        &config.delivery,
+    )
+    .map_err(|cause| store_error(config, cause))?;
+    let recovered = recover(recovery)?;
+    let parts = Parts {
+        attempts: Arc::clone(&outgoing),
+        lane: lane.clone(),
+        reader: Arc::clone(&reader),
+        directory: Arc::clone(&directory),
+        clock: Arc::clone(&shared),
+        config: Arc::new(config.delivery.clone()),
+        random: seeded()?,
+        announcer,
+    };
+    let inbox = Inbox {
+        committed,
+        changed,
+        requests,
+        recovered,
+    };
+    let driver = Driver::new(core, parts, inbox, status_to);
+    tasks.spawn("schedule", OnExit::StopNode, driver.run(stop.clone()));
+    let schedule = schedule::Handle::new(
+        requests_to,
+        status.clone(),
+        Arc::clone(&reader),
+        Arc::clone(&directory),
+    );
+    Ok(Engine {
+        clock: Arc::clone(clock),
+        lane,
+        reader,
+        directory,
+        outgoing,
+        schedule,
+        status,
+        entropy: Arc::new(Entropy::from_seed(system_bytes()?)),
+        rules,
+    })
+}
+
+type Opened = (Box<dyn store::Writer>, Arc<dyn Reader>);
+
+/// Opening verifies the journals; the service manager is told that it takes as long as it takes.
+async fn open_store(config: &Config) -> Result<Opened, Error> {
+    let (storage, retention) = (config.storage.clone(), config.retention.clone());
+    server::notify::extend_timeout(std::time::Duration::from_secs(900));
+    let opened = tokio::task::spawn_blocking(move || Store::open(&storage, &retention)).await;
+    let opened = opened.map_err(|panic| Error::System {
+        what: "open the store",
+        cause: std::io::Error::other(panic),
+    })?;
+    let opened = opened.map_err(|cause| store_error(config, cause))?;
+    Ok((Box::new(opened.writer), opened.reader))
+}
+
+fn store_error(config: &Config, cause: store::Error) -> Error {
+    Error::Store {
+        dir: config.storage.dir.clone(),
+        cause,
+    }
+}
+
+fn outgoing(
+    config: &Config,
+    defaults: Defaults,
+    directory: &Arc<Directory>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<Outgoing>, Error> {
+    let resolver = Arc::new(SystemResolver::new(Arc::clone(clock))?);
+    let options = ClientOptions {
+        rules: defaults.rules.clone(),
+        connect_timeout: config.delivery.connect_timeout,
+        ..ClientOptions::new(resolver)
+    };
+    let client = Client::new(options, Arc::clone(clock))?;
+    let deliver = Deliver::new(client.clone(), Arc::clone(clock));
+    let outgoing = Outgoing::new(client, deliver, defaults, Arc::clone(directory));
+    let all: Vec<Arc<Endpoint>> = directory.snapshot().endpoints().cloned().collect();
+    for endpoint in all {
+        outgoing.put(&endpoint);
+    }
+    Ok(Arc::new(outgoing))
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        max_in_flight: config.delivery.max_in_flight,
+        max_in_memory: config.delivery.max_in_memory,
+        ..Settings::default()
+    }
+}
+
+/// Reads what was open, beside the driver. A store that cannot be read now stops the node: starting
+/// without those deliveries would be losing them.
+fn recover(recovery: Recovery) -> Result<mpsc::Receiver<schedule::core::Input>, Error> {
+    // Pages on their way to the driver; when it is full the reading waits.
+    let (recovered_to, recovered) = mpsc::channel(4);
+    task::thread("recovery", move || {
+        if let Err(cause) = recovery.run(&recovered_to) {
+            tracing::error!(%cause, "recovery failed; the node is not ready");
+            // Kept open on purpose: the driver goes on waiting, and readiness says so.
+            std::mem::forget(recovered_to);
+        }
+    })
+    .map_err(|cause| Error::System {
+        what: "start the recovery",
+        cause,
+    })?;
+    Ok(recovered)
+}
+
+fn seeded() -> Result<ChaCha8Rng, Error> {
+    ChaCha8Rng::try_from_rng(&mut SysRng).map_err(|error| no_randomness(&error))
+}
+
+fn system_bytes() -> Result<[u8; 32], Error> {
+    use rand::TryRng;
+    let mut seed = [0; 32];
+    SysRng
+        .try_fill_bytes(&mut seed)
+        .map_err(|error| no_randomness(&error))?;
+    Ok(seed)
+}
+
+fn no_randomness(error: &dyn std::error::Error) -> Error {
+    let cause = std::io::Error::other(error.to_string());
+    Error::System {
+        what: "read random bytes from the system",
+        cause,
+    }
+}
+
+/// The management API over the engine.
+pub(super) fn api(
+    config: &Config,
+    engine: &Engine,
+    admin: Option<[u8; 32]>,
+    exposition: Exposition,
+) -> Arc<api::ApiState> {
+    let clock: Arc<dyn Clock> = engine.clock.clone();
+    let ingest = ingest::Ingest::new(ingest::Parts {
+        config: config.ingest.clone(),
+        remember_for: config.retention.idempotency,
+        directory: Arc::clone(&engine.directory),
+        lane: engine.lane.clone(),
+        reader: Arc::clone(&engine.reader),
+        clock: Arc::clone(&clock),
+        entropy: Arc::clone(&engine.entropy),
+    });
+    Arc::new(api::ApiState::new(api::Parts {
+        auth: Auth::new(Arc::clone(&engine.directory), admin),
+        ingest,
+        directory: Arc::clone(&engine.directory),
+        lane: engine.lane.clone(),
+        reader: Arc::clone(&engine.reader),
+        schedule: engine.schedule.clone(),
+        clock,
+        entropy: Arc::clone(&engine.entropy),
+        delivery: config.delivery.clone(),
+        retention: config.retention.clone(),
+        targets: engine.rules.clone(),
+        metrics: Box::new(move || exposition.render()),
+    }))
+}
+
+/// Opens the front door; answers where.
+pub(super) fn serve(
+    config: &Config,
+    listeners: Listeners,
+    tls: Option<Tls>,
+    api: Arc<api::ApiState>,
+    tasks: &Tasks,
+    stop: &Stop,
+) -> String {
+    let drain = config.server.drain_timeout;
+    let metrics = ServerMetrics::register();
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let mut bound = format!("{scheme}://{}", listeners.ingest.address());
+    let front = Server::new(
+        listeners.ingest,
+        tls,
+        (&config.server).into(),
+        metrics.clone(),
+    );
+    tasks.spawn(
+        "api",
+        OnExit::StopNode,
+        run_server(front, api::router(Arc::clone(&api)), stop, drain),
+    );
+    if let Some(admin) = listeners.admin {
+        bound.push_str(&format!(
+            " (metrics and health also on http://{})",
+            admin.address()
+        ));
+        let side = Server::new(admin, None, (&config.server).into(), metrics);
+        let router = api::instance_router(api);
+        tasks.spawn(
+            "admin",
+            OnExit::StopNode,
+            run_server(side, router, stop, drain),
+        );
+    }
+    bound
+}
+
+fn run_server(
+    server: Server,
+    router: axum::Router,
+    stop: &Stop,
+    drain: std::time::Duration,
+) -> impl Future<Output = ()> + Send + 'static {
+    let stop = stop.clone();
+    async move {
+        match server.run(router, stop, drain).await {
+            Ok(drained) if drained.late > 0 => {
+                tracing::warn!(
+                    connections = drained.late,
+                    "connections were cut off at the end"
+                );
+            }
+            Ok(_) => {}
+            Err(cause) => tracing::error!(%cause, "a listener cannot be used"),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What is looked at every few seconds: room on the disk, the size of the store, the system's clock.
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::build::Engine;
+use crate::base::SystemClock;
+use crate::base::task::{OnExit, Stop, Tasks};
+use crate::config::Config;
+use crate::lane::Lane;
+use crate::metrics::StoreMetrics;
+use crate::store::Space;
+
+/// Space and clock are looked at this often.
+const EVERY: Duration = Duration::from_secs(2);
+/// A clock that moved further than this is taken over (`reliability.md` 6, Clock).
+const STEP: i64 = 2_000;
+
+pub(super) fn start(engine: &Engine, config: &Config, tasks: &Tasks, stop: &Stop) {
+    let (lane, clock) = (engine.lane.clone(), engine.clock.as_ref().clone());
+    let reserve = config.storage.reserve.get();
+    tasks.spawn(
+        "housekeeping",
+        OnExit::Log,
+        keep(lane, clock, reserve, stop.clone()),
+    );
+}
+
+async fn keep(lane: Lane, clock: SystemClock, reserve: u64, mut stop: Stop) {
+    let metrics = StoreMetrics::register();
+    let mut short = false;
+    loop {
+        if let Ok(space) = lane.space().await {
+            show(&metrics, &space);
+            short = judge(&lane, &space, reserve, short);
+        }
+        let moved = clock.resync();
+        if moved.abs() > STEP {
+            warn!(moved_ms = moved, "the system's clock was stepped");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = stop.stopped() => return,
+        }
+    }
+}
+
+/// Below the reserve new messages are refused; deliveries and their outcomes go on (D3).
+fn judge(lane: &Lane, space: &Space, reserve: u64, was_short: bool) -> bool {
+    let short = space.free < reserve;
+    lane.refuse_messages(short);
+    match (was_short, short) {
+        (false, true) => warn!(
+            free = space.free,
+            reserve, "disk space is low: ingest is refused"
+        ),
+        (true, false) => info!(free = space.free, "disk space is back: ingest goes on"),
+        (true, true) | (false, false) => {}
+    }
+    short
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "gauges are floats; byte counts below 2^53 are exact"
+)]
+fn show(metrics: &StoreMetrics, space: &Space) {
+    metrics.bytes.set(space.used as f64);
+    metrics.free_bytes.set(space.free as f64);
+    metrics.journals.set(space.journals as f64);
+    metrics.journal_bytes.set(space.journal_bytes as f64);
+}

@@ -1,0 +1,128 @@
+//! The scheduler's way out: endpoints as they are now, prepared once per change.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use hashbrown::HashMap;
+use parking_lot::RwLock;
+use tracing::warn;
+
+use crate::client::Client;
+use crate::config;
+use crate::deliver::{self, BadDefaults, BadEndpoint, Defaults, Deliver, Prepared};
+use crate::directory::Directory;
+use crate::model::{Delivery, Endpoint, EndpointNo, FailureKind};
+use crate::policy::outcome;
+use crate::schedule::core::Job;
+use crate::schedule::{Attempts, Exchange};
+
+/// Looks endpoints up and makes attempts.
+pub(super) struct Outgoing {
+    client: Client,
+    deliver: Deliver,
+    defaults: ArcSwap<Defaults>,
+    directory: Arc<Directory>,
+    /// Every endpoint that is not deleted; an endpoint that cannot be called keeps the reason.
+    prepared: RwLock<HashMap<EndpointNo, Result<Arc<Prepared>, BadEndpoint>>>,
+}
+
+impl Outgoing {
+    pub(super) fn new(
+        client: Client,
+        deliver: Deliver,
+        defaults: Defaults,
+        directory: Arc<Directory>,
+    ) -> Self {
+        Self {
+            client,
+            deliver,
+            defaults: ArcSwap::from_pointee(defaults),
+            directory,
+            prepared: RwLock::default(),
+        }
+    }
+
+    /// Takes changed rules over (SIGHUP): which addresses may be called, the default profile and
+    /// time-out. Effective with the next attempt.
+    pub(super) fn reload(&self, config: &config::Delivery) -> Result<(), BadDefaults> {
+        let own = self.defaults.load().rules.own_addresses.clone();
+        let defaults = Defaults::of(config, own)?;
+        self.client.set_rules(defaults.rules.clone());
+        self.defaults.store(Arc::new(defaults));
+        for endpoint in self.directory.snapshot().endpoints() {
+            self.put(endpoint);
+        }
+        Ok(())
+    }
+
+    pub(super) fn put(&self, endpoint: &Endpoint) {
+        if endpoint.deleted.is_some() {
+            self.prepared.write().remove(&endpoint.no);
+            return;
+        }
+        let snapshot = self.directory.snapshot();
+        let app = snapshot.app_by_no(endpoint.app);
+        let organization = app.map_or_else(String::new, |entry| {
+            entry
+                .app
+                .uid
+                .clone()
+                .unwrap_or_else(|| entry.app.id.to_string())
+        });
+        let prepared = Prepared::new(endpoint, &organization, &self.defaults.load()).map(Arc::new);
+        if let Err(cause) = &prepared {
+            warn!(endpoint = %endpoint.id, %cause, "endpoint cannot be called");
+        }
+        self.prepared.write().insert(endpoint.no, prepared);
+    }
+
+    fn find(&self, endpoint: EndpointNo) -> Result<Arc<Prepared>, Exchange> {
+        match self.prepared.read().get(&endpoint) {
+            Some(Ok(prepared)) => Ok(Arc::clone(prepared)),
+            Some(Err(bad)) => Err(without_request(bad.outcome())),
+            None => Err(without_request(outcome::of_failure(
+                FailureKind::BlockedAddress,
+            ))),
+        }
+    }
+}
+
+impl Attempts for Outgoing {
+    fn prepare(&self, endpoint: &Endpoint) {
+        self.put(endpoint);
+    }
+
+    async fn attempt(&self, job: Job) -> Exchange {
+        let endpoint = match self.find(job.endpoint) {
+            Ok(endpoint) => endpoint,
+            Err(exchange) => return exchange,
+        };
+        let job = deliver::Job {
+            delivery: Delivery {
+                at: job.message.at,
+                endpoint: job.endpoint,
+            },
+            endpoint,
+            message: job.message,
+            no: job.no,
+            total: job.total,
+        };
+        let finished = self.deliver.attempt(&job).await;
+        Exchange {
+            outcome: finished.outcome,
+            response: finished.response,
+            duration_ms: finished.duration_ms,
+            resolver_down: finished.resolver_down,
+        }
+    }
+}
+
+/// Nothing was sent.
+fn without_request(outcome: crate::model::Outcome) -> Exchange {
+    Exchange {
+        outcome,
+        response: bytes::Bytes::new(),
+        duration_ms: 0,
+        resolver_down: false,
+    }
+}

@@ -1,0 +1,256 @@
+//! Registered handles, one struct per component, so that hot paths never look a name up.
+//!
+//! Build them after the recorder is installed (`telemetry::metrics::install`): before that, they
+//! record nothing. Each constructor registers every label value, so all series exist from the start
+//! with 0 and label sets are bounded by what is written here. Cloning shares the series.
+
+use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+use crate::model::{DeliveryState, DisableReason, FailureKind};
+
+/// Problem codes under which ingest refuses (`api.md` 2.6); anything else counts as `other`.
+const REFUSALS: [&str; 16] = [
+    "overloaded",
+    "storage_low",
+    "payload_too_large",
+    "validation",
+    "bad_json",
+    "conflict",
+    "idempotency_in_progress",
+    "idempotency_mismatch",
+    "authentication_failed",
+    "insufficient access",
+    "not_found",
+    "unsupported_media_type",
+    "rate_limited",
+    "quota_exceeded",
+    "server_error",
+    "other",
+];
+
+/// What ingest counts.
+#[derive(Clone)]
+pub struct IngestMetrics {
+    /// Messages accepted (202 sent).
+    pub messages: Counter,
+    /// Their payload bytes.
+    pub bytes: Counter,
+    /// Answers given again from the store.
+    pub replayed: Counter,
+    /// Accepted messages that no endpoint wanted.
+    pub unmatched: Counter,
+    /// 1 while a soft watermark is passed.
+    pub watermark: Gauge,
+    refused: [Counter; REFUSALS.len()],
+}
+
+impl IngestMetrics {
+    /// Registers all series.
+    pub fn register() -> Self {
+        Self {
+            messages: counter!(super::INGEST_MESSAGES),
+            bytes: counter!(super::INGEST_BYTES),
+            replayed: counter!(super::INGEST_REPLAYED),
+            unmatched: counter!(super::INGEST_UNMATCHED),
+            watermark: gauge!(super::INGEST_WATERMARK),
+            refused: REFUSALS.map(|code| counter!(super::INGEST_REFUSED, "reason" => code)),
+        }
+    }
+
+    /// The counter of requests refused with this problem code.
+    pub fn refused(&self, code: &str) -> &Counter {
+        let known = REFUSALS.iter().position(|known| *known == code);
+        let [.., other] = &self.refused;
+        known.and_then(|at| self.refused.get(at)).unwrap_or(other)
+    }
+}
+
+/// What the commit thread measures.
+#[derive(Clone)]
+pub struct CommitMetrics {
+    /// From handing a batch to the store to its fsync, seconds.
+    pub seconds: Histogram,
+    /// Messages in one group commit.
+    pub messages: Histogram,
+    /// Messages waiting for the next commit.
+    pub queue: Gauge,
+}
+
+impl CommitMetrics {
+    /// Registers all series.
+    pub fn register() -> Self {
+        Self {
+            seconds: histogram!(super::COMMIT_SECONDS),
+            messages: histogram!(super::COMMIT_MESSAGES),
+            queue: gauge!(super::COMMIT_QUEUE),
+        }
+    }
+}
+
+/// Size of the store.
+#[derive(Clone)]
+pub struct StoreMetrics {
+    /// Bytes it takes on disk.
+    pub bytes: Gauge,
+    /// Bytes left on its disk.
+    pub free_bytes: Gauge,
+    /// Journal files.
+    pub journals: Gauge,
+    /// Bytes in them.
+    pub journal_bytes: Gauge,
+}
+
+impl StoreMetrics {
+    /// Registers all series.
+    pub fn register() -> Self {
+        Self {
+            bytes: gauge!(super::STORE_BYTES),
+            free_bytes: gauge!(super::STORE_FREE_BYTES),
+            journals: gauge!(super::STORE_JOURNALS),
+            journal_bytes: gauge!(super::STORE_JOURNAL_BYTES),
+        }
+    }
+}
+
+/// What the scheduler knows.
+#[derive(Clone)]
+pub struct ScheduleMetrics {
+    /// Deliveries not finished: in memory and parked.
+    pub pending: Gauge,
+    /// Deliveries held in memory.
+    pub in_memory: Gauge,
+    /// Deliveries parked in the store.
+    pub parked: Gauge,
+    /// Attempts under way.
+    pub in_flight: Gauge,
+    /// Age of the oldest delivery that could start now, seconds.
+    pub oldest_pending: Gauge,
+    delivered: Counter,
+    dead: Counter,
+    cancelled: Counter,
+    disabled: [Counter; 3],
+}
+
+impl ScheduleMetrics {
+    /// Registers all series.
+    pub fn register() -> Self {
+        let finished = |state: DeliveryState| counter!(super::FINISHED, "state" => state.name());
+        Self {
+            pending: gauge!(super::PENDING),
+            in_memory: gauge!(super::IN_MEMORY),
+            parked: gauge!(super::PARKED),
+            in_flight: gauge!(super::IN_FLIGHT),
+            oldest_pending: gauge!(super::OLDEST_PENDING),
+            delivered: finished(DeliveryState::Delivered),
+            dead: finished(DeliveryState::Dead),
+            cancelled: finished(DeliveryState::Cancelled),
+            disabled: ["manual", "gone", "failing"]
+                .map(|reason| counter!(super::DISABLED, "reason" => reason)),
+        }
+    }
+
+    /// The counter of deliveries that ended in this state; `None` for states that are no end.
+    pub const fn finished(&self, state: DeliveryState) -> Option<&Counter> {
+        match state {
+            DeliveryState::Delivered => Some(&self.delivered),
+            DeliveryState::Dead => Some(&self.dead),
+            DeliveryState::Cancelled => Some(&self.cancelled),
+            DeliveryState::Pending
+            | DeliveryState::Sending
+            | DeliveryState::Retrying
+            | DeliveryState::Held => None,
+        }
+    }
+
+    /// The counter of endpoints switched off for this reason.
+    pub const fn disabled(&self, reason: DisableReason) -> &Counter {
+        let [manual, gone, failing] = &self.disabled;
+        match reason {
+            DisableReason::Manual => manual,
+            DisableReason::Gone => gone,
+            DisableReason::Failing => failing,
+        }
+    }
+}
+
+/// What the outgoing side measures.
+#[derive(Clone)]
+pub struct DeliveryMetrics {
+    /// From accepting a message to the end of its successful delivery, seconds.
+    pub delivery_seconds: Histogram,
+    /// Duration of attempts, seconds.
+    pub attempt_seconds: Histogram,
+    /// Open outgoing connections.
+    pub connections: Gauge,
+    delivered: Counter,
+    failed: [Counter; FailureKind::ALL.len()],
+}
+
+impl DeliveryMetrics {
+    /// Registers all series.
+    pub fn register() -> Self {
+        Self {
+            delivery_seconds: histogram!(super::DELIVERY_SECONDS),
+            attempt_seconds: histogram!(super::ATTEMPT_SECONDS),
+            connections: gauge!(super::CONNECTIONS_OUT),
+            delivered: counter!(super::ATTEMPTS, "class" => "2xx"),
+            failed: FailureKind::ALL.map(|kind| counter!(super::ATTEMPTS, "class" => kind.name())),
+        }
+    }
+
+    /// The counter of attempts with this outcome; `None` = delivered.
+    pub fn attempts(&self, failure: Option<FailureKind>) -> &Counter {
+        let at = |kind| FailureKind::ALL.iter().position(|known| *known == kind);
+        failure
+            .and_then(at)
+            .and_then(|at| self.failed.get(at))
+            .unwrap_or(&self.delivered)
+    }
+}
+
+/// What the incoming side counts.
+#[derive(Clone)]
+pub struct ServerMetrics {
+    /// Open incoming connections.
+    pub connections: Gauge,
+    classes: [Counter; 4],
+}
+
+impl ServerMetrics {
+    /// Registers all series.
+    pub fn register() -> Self {
+        Self {
+            connections: gauge!(super::CONNECTIONS_IN),
+            classes: ["2xx", "3xx", "4xx", "5xx"]
+                .map(|class| counter!(super::HTTP_REQUESTS, "class" => class)),
+        }
+    }
+
+    /// The counter of answers with this status.
+    pub const fn requests(&self, status: u16) -> &Counter {
+        let [ok, redirect, client, server] = &self.classes;
+        match status {
+            0..=299 => ok,
+            300..=399 => redirect,
+            400..=499 => client,
+            500.. => server,
+        }
+    }
+}
+
+/// What concerns the process as a whole.
+#[derive(Clone)]
+pub struct ProcessMetrics {
+    /// Panics caught.
+    pub panics: Counter,
+}
+
+impl ProcessMetrics {
+    /// Registers all series and states the version.
+    pub fn register() -> Self {
+        gauge!(super::BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        Self {
+            panics: counter!(super::PANICS),
+        }
+    }
+}

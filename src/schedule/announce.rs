@@ -1,0 +1,234 @@
+//! Operational events: what the operator is told, as ordinary messages of the operator application.
+//!
+//! They are stored, delivered, retried and listed like every other message. What happens to
+//! deliveries of the operator application itself is not announced: it would never end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use super::core::{Announcement, AttemptReport};
+use crate::base::task::Stop;
+use crate::base::{Clock, Timestamp};
+use crate::directory::{Directory, Snapshot};
+use crate::lane::{self, Lane};
+use crate::model::{AppNo, ContentType, DisableReason, Endpoint, EndpointNo, Message, Position};
+use crate::store::Accept;
+
+/// Uid of the application that operational events belong to.
+pub const OPERATOR: &str = "posthaste-operator";
+
+/// One thing to do for the operator.
+enum Errand {
+    Announce(Announcement),
+    Disable(EndpointNo, DisableReason),
+}
+
+/// Hands announcements over without waiting.
+#[derive(Clone)]
+pub struct Announcer {
+    /// Bounded; when it is full the announcement is dropped and logged: telling must never hold up
+    /// delivering. A switched-off endpoint stays off in memory and is judged again after a restart.
+    errands: mpsc::Sender<Errand>,
+}
+
+/// Writes announcements: a task of its own, since it waits for the store.
+pub struct Teller {
+    errands: mpsc::Receiver<Errand>,
+    lane: Lane,
+    directory: Arc<Directory>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Announcer {
+    /// The two ends.
+    pub fn new(lane: Lane, directory: Arc<Directory>, clock: Arc<dyn Clock>) -> (Self, Teller) {
+        let (sender, errands) = mpsc::channel(4096);
+        (
+            Self { errands: sender },
+            Teller {
+                errands,
+                lane,
+                directory,
+                clock,
+            },
+        )
+    }
+
+    pub(super) fn announce(&self, announcement: Announcement) {
+        self.hand(Errand::Announce(announcement));
+    }
+
+    pub(super) fn disable(&self, endpoint: EndpointNo, reason: DisableReason) {
+        self.hand(Errand::Disable(endpoint, reason));
+    }
+
+    fn hand(&self, errand: Errand) {
+        if self.errands.try_send(errand).is_err() {
+            warn!("too many operational events wait; one is dropped");
+        }
+    }
+}
+
+impl Teller {
+    /// Runs until told to stop or the announcers are gone. What is taken is finished first.
+    pub async fn run(mut self, mut stop: Stop) {
+        loop {
+            let errand = tokio::select! {
+                biased;
+                errand = self.errands.recv() => errand,
+                () = stop.stopped() => None,
+            };
+            match errand {
+                Some(Errand::Announce(announcement)) => self.publish(&announcement).await,
+                Some(Errand::Disable(endpoint, reason)) => self.disable(endpoint, reason).await,
+                None => return,
+            }
+        }
+    }
+
+    /// Writes down that an endpoint is off.
+    async fn disable(&self, no: EndpointNo, reason: DisableReason) {
+        let now = self.clock.now();
+        let changed: Result<(), crate::directory::Error> = self
+            .directory
+            .change(|draft| {
+                let Some(endpoint) = draft.endpoint(no).cloned() else {
+                    return Ok(());
+                };
+                if endpoint.disabled.is_some() || endpoint.deleted.is_some() {
+                    return Ok(());
+                }
+                let endpoint = Endpoint {
+                    disabled: Some(reason),
+                    updated: now,
+                    ..Endpoint::clone(&endpoint)
+                };
+                draft.put_endpoint(endpoint).map(drop)
+            })
+            .await;
+        match changed {
+            Ok(()) => info!(endpoint = no.0, reason = ?reason, "endpoint disabled"),
+            Err(cause) => error!(%cause, endpoint = no.0, "endpoint cannot be marked disabled"),
+        }
+    }
+
+    async fn publish(&self, announcement: &Announcement) {
+        let snapshot = self.directory.snapshot();
+        let Some(operator) = snapshot.app(OPERATOR) else {
+            return;
+        };
+        let now = self.clock.now();
+        let Some((kind, data)) = describe(&snapshot, announcement, operator.app.no) else {
+            return;
+        };
+        let payload = json!({ "type": kind, "data": data }).to_string();
+        let mut targets = Vec::new();
+        operator.routes().matching(kind, &[], &mut targets);
+        let bytes = u64::try_from(payload.len()).unwrap_or(u64::MAX);
+        let deliveries = u64::try_from(targets.len()).unwrap_or(u64::MAX);
+        let message = Message {
+            at: Position::START,
+            accepted: now,
+            app: operator.app.no,
+            event_type: Arc::from(kind),
+            content_type: ContentType::Json,
+            payload: payload.into(),
+            targets,
+            labels: None,
+        };
+        for load in [&operator.load, self.directory.total()] {
+            load.add(deliveries, bytes.saturating_mul(deliveries));
+        }
+        self.append(message, kind).await;
+    }
+
+    /// Patient: a full queue means load, and the operator wants to know of it.
+    async fn append(&self, message: Message, kind: &str) {
+        for _ in 0..50 {
+            let accept = Accept {
+                message: message.clone(),
+                idempotency: None,
+            };
+            let appended = match self.lane.append(vec![accept]) {
+                Ok(ticket) => ticket.committed().await.map(drop),
+                Err(error) => Err(error),
+            };
+            match appended {
+                Ok(()) => return,
+                Err(lane::Error::Busy) => tokio::time::sleep(Duration::from_millis(100)).await,
+                Err(cause) => return warn!(%cause, kind, "operational event not stored"),
+            }
+        }
+        warn!(kind, "operational event not stored: the store is too busy");
+    }
+}
+
+/// Type and data of the event (`api.md` section 11); `None` for the operator's own deliveries.
+fn describe(
+    snapshot: &Snapshot,
+    announcement: &Announcement,
+    operator: AppNo,
+) -> Option<(&'static str, Value)> {
+    let (kind, endpoint) = match announcement {
+        Announcement::Failing(report) => ("message.attempt.failing", report.endpoint),
+        Announcement::Exhausted(report) => ("message.attempt.exhausted", report.endpoint),
+        Announcement::Recovered(report) => ("message.attempt.recovered", report.endpoint),
+        Announcement::Disabled { endpoint, .. } => ("endpoint.disabled", *endpoint),
+    };
+    let endpoint = snapshot.endpoint(endpoint)?;
+    let app = snapshot.app_by_no(endpoint.app)?;
+    if endpoint.app == operator {
+        return None;
+    }
+    let mut data = json!({
+        "appId": app.app.id,
+        "endpointId": endpoint.id,
+    });
+    if let Some(uid) = &app.app.uid {
+        put(&mut data, "appUid", json!(uid));
+    }
+    match announcement {
+        Announcement::Failing(report)
+        | Announcement::Exhausted(report)
+        | Announcement::Recovered(report) => attempt_data(&mut data, report),
+        Announcement::Disabled { reason, since, .. } => {
+            if let Some(uid) = &endpoint.uid {
+                put(&mut data, "endpointUid", json!(uid));
+            }
+            let trigger = if *reason == DisableReason::Manual {
+                "manual"
+            } else {
+                "automatic"
+            };
+            put(&mut data, "trigger", json!(trigger));
+            if let Some(since) = since {
+                put(&mut data, "failSince", json!(since));
+            }
+        }
+    }
+    Some((kind, data))
+}
+
+fn attempt_data(data: &mut Value, report: &AttemptReport) {
+    put(data, "msgId", json!(report.message.id()));
+    if let Some(event_id) = report.message.event_id() {
+        put(data, "msgEventId", json!(event_id));
+    }
+    let timestamp: Timestamp = report.at;
+    let last = json!({
+        "id": report.attempt,
+        "responseStatusCode": report.status,
+        "timestamp": timestamp,
+    });
+    put(data, "lastAttempt", last);
+}
+
+fn put(object: &mut Value, key: &str, value: Value) {
+    if let Some(map) = object.as_object_mut() {
+        map.insert(key.to_owned(), value);
+    }
+}

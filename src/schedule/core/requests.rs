@@ -1,0 +1,198 @@
+//! Changes from outside: endpoints come, change and go; deliveries are tried again or cancelled.
+
+use super::parked::row;
+use super::slot::Slot;
+use super::{Command, Core, Course, Ending, Kind, Plan, Stored};
+use crate::base::Timestamp;
+use crate::model::{Delivery, EndpointNo, EndpointState, Parked, ParkedKey, Trigger};
+use crate::policy::health;
+
+use super::order::Keys;
+
+impl Core {
+    /// An endpoint is there or was changed; takes effect with the next attempt.
+    pub(super) fn configure(&mut self, plan: Plan) {
+        let endpoint = plan.endpoint;
+        let Some(slot) = self.slots.get_mut(&endpoint) else {
+            self.slots.insert(endpoint, Slot::new(plan));
+            return;
+        };
+        let before = std::mem::replace(&mut slot.plan, plan);
+        slot.throttle
+            .set_limits(slot.plan.concurrency, slot.plan.rate);
+        if slot.plan.sending && !before.sending {
+            // switching on resets the failures, and the backlog starts with a slow ramp.
+            slot.health = health::enabled(slot.health);
+            slot.throttle.restart();
+            self.mark_dirty(endpoint);
+        }
+        let Some(slot) = self.slots.get_mut(&endpoint) else {
+            return;
+        };
+        let (sending, deleted) = (slot.plan.sending, slot.plan.deleted);
+        let reordered = slot.plan.order != before.order;
+        if reordered || !sending {
+            self.spill(endpoint, None);
+        }
+        if reordered && let Some(slot) = self.slots.get_mut(&endpoint) {
+            slot.keys = Keys::wanted(slot.plan.order);
+            slot.start_reading();
+        }
+        if deleted {
+            self.drop_endpoint(endpoint);
+        }
+        self.wake(endpoint);
+    }
+
+    /// What the store remembers of an endpoint.
+    pub(super) fn restore(&mut self, now: Timestamp, endpoint: EndpointNo, state: EndpointState) {
+        let Some(slot) = self.slots.get_mut(&endpoint) else {
+            return;
+        };
+        slot.health = state.health;
+        slot.parked = state.parked;
+        slot.parked_bytes = state.parked_bytes;
+        slot.success_written = now;
+        self.parked += state.parked;
+        slot.start_reading();
+        self.wake(endpoint);
+    }
+
+    /// The endpoint is gone: its rows are taken out page by page ([`Core::take_page`]).
+    fn drop_endpoint(&mut self, endpoint: EndpointNo) {
+        // `spill` has parked what waited; rows end when they are read. Read all of them, due or not.
+        if let Some(slot) = self.slots.get_mut(&endpoint)
+            && slot.parked > 0
+        {
+            slot.start_reading();
+        }
+    }
+
+    /// Tries deliveries again now.
+    pub(super) fn retry(
+        &mut self,
+        now: Timestamp,
+        deliveries: Vec<Stored>,
+        fresh: bool,
+        out: &mut Vec<Command>,
+    ) {
+        for stored in deliveries {
+            let delivery = stored.delivery;
+            let Some(slot) = self.slots.get(&delivery.endpoint) else {
+                continue;
+            };
+            if slot.plan.deleted || self.live.contains_key(&delivery) {
+                continue;
+            }
+            let app = slot.plan.app;
+            let base = if fresh {
+                stored.attempts
+            } else {
+                stored.row.as_ref().map_or(stored.attempts, |row| row.base)
+            };
+            let course = Course {
+                attempts: stored.attempts,
+                base,
+                trigger: Trigger::Manual,
+                once: stored.finished && !fresh,
+            };
+            match stored.row {
+                Some(row) => self.take_out(&row),
+                None => out.push(Command::Ended(app, stored.bytes.into(), Ending::Reopened)),
+            }
+            // One millisecond at least, since zero marks backlog.
+            let due = now.max(Timestamp::from_millis(1));
+            // What was never tried stays backlog: recovery looks for it there.
+            let backlog = fresh || stored.attempts == 0;
+            let due = if backlog { Timestamp::ZERO } else { due };
+            self.park(row(delivery, due, course, stored.bytes, stored.order_key));
+            self.recount(delivery.endpoint);
+        }
+    }
+
+    /// Takes out a row that is not in memory.
+    fn take_out(&mut self, row: &Parked) {
+        self.unpark(row.key, row.bytes);
+        self.recount(row.key.endpoint);
+    }
+
+    /// At an endpoint with `order: key`: rows were changed past the count of its keys.
+    fn recount(&mut self, endpoint: EndpointNo) {
+        if let Some(slot) = self.slots.get_mut(&endpoint)
+            && slot.keys.is_some()
+        {
+            slot.start_reading();
+        }
+    }
+
+    /// Cancels deliveries that are not finished.
+    pub(super) fn cancel(&mut self, deliveries: Vec<Stored>, out: &mut Vec<Command>) {
+        for stored in deliveries {
+            let delivery = stored.delivery;
+            if let Some(live) = self.live.get_mut(&delivery) {
+                if live.sending {
+                    live.cancelled = true; // the attempt under way may still succeed
+                    continue;
+                }
+                self.forget(delivery, out);
+                continue;
+            }
+            let Some(row) = stored.row else { continue };
+            let Some(slot) = self.slots.get(&delivery.endpoint) else {
+                continue;
+            };
+            let app = slot.plan.app;
+            self.take_out(&row);
+            self.settlement.cancelled.push(delivery);
+            out.push(Command::Ended(app, row.bytes.into(), Ending::Cancelled));
+        }
+    }
+
+    /// A delivery that waits in memory is cancelled.
+    fn forget(&mut self, delivery: Delivery, out: &mut Vec<Command>) {
+        let Some(live) = self.live.remove(&delivery) else {
+            return;
+        };
+        let bytes = super::parked::length(&live.message);
+        self.bytes = self.bytes.saturating_sub(bytes.into());
+        match live.row {
+            Some(key) => self.unpark(key, bytes),
+            None => self.close(delivery.at),
+        }
+        self.settlement.cancelled.push(delivery);
+        if let Some(slot) = self.slots.get_mut(&delivery.endpoint) {
+            slot.retries_in_hand -=
+                usize::from(super::parked::is_retry(live.row)).min(slot.retries_in_hand);
+            if let Some(next) = slot
+                .keys
+                .as_mut()
+                .and_then(|keys| keys.ended(live.order_key, delivery.at))
+            {
+                slot.queue.push_back(next);
+            }
+        }
+        out.push(Command::Ended(
+            live.message.app,
+            bytes.into(),
+            Ending::Cancelled,
+        ));
+    }
+}
+
+impl Slot {
+    /// There may be rows of both sorts: read from the start.
+    fn start_reading(&mut self) {
+        if self.parked == 0 {
+            return;
+        }
+        if let Some(keys) = self.keys.as_mut() {
+            keys.reload();
+        }
+        for (kind, due) in [(Kind::Backlog, 0), (Kind::Retry, 1)] {
+            let due = Timestamp::from_millis(due);
+            let at = crate::model::Position::START;
+            let endpoint = self.plan.endpoint;
+            self.head(kind).note(ParkedKey { endpoint, due, at });
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What is remembered of one endpoint, and of one delivery in memory.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::base::Timestamp;
+use crate::model::{EndpointState, Health, Message, ParkedKey, Position};
+use crate::policy::limit::Throttle;
+
+use super::order::Keys;
+use super::{Course, Kind, Plan};
+
+/// Deliveries that every endpoint may hold in memory, however full it is.
+const FLOOR: usize = 16;
+
+/// A delivery in memory.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) message: Arc<Message>,
+    /// When it came to wait.
+    pub(super) entered: Timestamp,
+    pub(super) attempts: u16,
+    pub(super) course: Course,
+    /// Its row, if it was parked; taken out when it is settled.
+    pub(super) row: Option<ParkedKey>,
+    pub(super) order_key: u64,
+    pub(super) sending: bool,
+    /// Cancelled while an attempt was under way.
+    pub(super) cancelled: bool,
+}
+
+/// One endpoint.
+pub(super) struct Slot {
+    pub(super) plan: Plan,
+    pub(super) throttle: Throttle,
+    pub(super) health: Health,
+    /// Deliveries that may start, in order.
+    pub(super) queue: VecDeque<Position>,
+    pub(super) in_flight: usize,
+    /// Rows of the sort `retry` that are in memory.
+    pub(super) retries_in_hand: usize,
+    pub(super) backlog: Head,
+    pub(super) retry: Head,
+    /// Present at endpoints with `order: key`.
+    pub(super) keys: Option<Box<Keys>>,
+    pub(super) parked: u64,
+    pub(super) parked_bytes: u64,
+    /// No page is asked for before: there was no room for the last one.
+    pub(super) hold_reads: Timestamp,
+    /// The earliest wake-up that is set.
+    pub(super) timer: Option<Timestamp>,
+    /// It is in the ring of endpoints that may have something to start.
+    pub(super) ready: bool,
+    /// Its state must be written.
+    pub(super) dirty: bool,
+    /// When a success was last written, so that it is written now and then only.
+    pub(super) success_written: Timestamp,
+}
+
+/// Where the rows of one kind begin.
+#[derive(Debug, Default)]
+pub(super) struct Head {
+    /// Earliest due time of a row that is not in memory; `None` = there is none.
+    pub(super) due: Option<Timestamp>,
+    /// The last row taken into memory; reading goes on behind it.
+    pub(super) cursor: Option<ParkedKey>,
+    /// A page is being read.
+    pub(super) reading: bool,
+    /// First row put in while a page was being read.
+    noted: Option<ParkedKey>,
+}
+
+impl Head {
+    /// A row was put in, or one that was in memory is only in the store again.
+    pub(super) fn note(&mut self, key: ParkedKey) {
+        if self.cursor.is_some_and(|cursor| key <= cursor) {
+            self.cursor = None;
+        }
+        self.due = Some(self.due.map_or(key.due, |due| due.min(key.due)));
+        if self.reading {
+            self.noted = Some(self.noted.map_or(key, |first| first.min(key)));
+        }
+    }
+
+    /// A page came back: `last` is the last row dealt with, `next` the due time of the first row
+    /// that was left.
+    pub(super) fn read(&mut self, last: Option<ParkedKey>, next: Option<Timestamp>) {
+        self.reading = false;
+        let noted = self.noted.take();
+        self.due = match (next, noted.map(|key| key.due)) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        if noted.is_some() && noted <= last {
+            self.cursor = None; // it may stand before what was read: look from the start
+        } else if last.is_some() {
+            self.cursor = last;
+        }
+    }
+}
+
+impl Slot {
+    pub(super) fn new(plan: Plan) -> Self {
+        let throttle = Throttle::new(plan.concurrency, plan.rate);
+        let keys = Keys::wanted(plan.order);
+        Self {
+            plan,
+            throttle,
+            health: Health::default(),
+            queue: VecDeque::new(),
+            in_flight: 0,
+            retries_in_hand: 0,
+            backlog: Head::default(),
+            retry: Head::default(),
+            keys,
+            parked: 0,
+            parked_bytes: 0,
+            hold_reads: Timestamp::ZERO,
+            timer: None,
+            ready: false,
+            dirty: false,
+            success_written: Timestamp::ZERO,
+        }
+    }
+
+    pub(super) const fn state(&self) -> EndpointState {
+        EndpointState {
+            health: self.health,
+            parked: self.parked,
+            parked_bytes: self.parked_bytes,
+        }
+    }
+
+    pub(super) const fn head(&mut self, kind: Kind) -> &mut Head {
+        match kind {
+            Kind::Backlog => &mut self.backlog,
+            Kind::Retry => &mut self.retry,
+        }
+    }
+
+    /// Whether it may hold one more delivery in memory although memory is full: a few each, so that
+    /// one endpoint's backlog never keeps another from being served.
+    pub(super) fn has_floor(&self) -> bool {
+        self.queue.len() + self.in_flight < FLOOR
+    }
+
+    /// Rows to read at once: what can start soon.
+    pub(super) fn page(&self) -> usize {
+        usize::from(self.plan.concurrency)
+            .saturating_mul(2)
+            .clamp(8, 256)
+    }
+}

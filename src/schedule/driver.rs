@@ -1,0 +1,649 @@
+//! Feeds the core and carries out its commands.
+//!
+//! One task owns the core. It takes whatever is waiting in its channels, steps the core through all
+//! of it, starts what may start, and hands the settlement to the lane: at most one is under way, so
+//! settlements are applied in order and grow with the load. Nothing here decides.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{error, warn};
+
+use super::announce::Announcer;
+use super::core::{Command, Core, Ending, Finished, Input, Job, Kind, Read, Stored};
+use super::handle::parked_key;
+use super::{Error, Request, Status, plan};
+use crate::base::task::{self, Stop};
+use crate::base::{Clock, Timestamp};
+use crate::config;
+use crate::directory::Directory;
+use crate::lane::{self, Committed, Lane};
+use crate::metrics::{DELIVERY_SECONDS, ScheduleMetrics};
+use crate::model::{Delivery, DeliveryState, Endpoint, Message, Parked, Verdict};
+use crate::store::{self, Reader, Settlement};
+
+/// A settlement waits this long for more to come, unless someone waits for it.
+const GATHER: Duration = Duration::from_millis(5);
+/// Beyond this many entries it does not wait.
+const ENOUGH: usize = 512;
+/// The driver looks at the clock at least this often.
+const BEAT: Duration = Duration::from_millis(100);
+
+/// Makes attempts; the driver tells it of every endpoint first.
+pub trait Attempts: Send + Sync + 'static {
+    /// An endpoint is there, was changed, or (deleted) is gone.
+    fn prepare(&self, endpoint: &Endpoint);
+
+    /// One attempt from start to end. Never panics; a missing endpoint is a failure like others.
+    fn attempt(&self, job: Job) -> impl Future<Output = Exchange> + Send;
+}
+
+/// What an attempt came to.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Status or failure.
+    pub outcome: crate::model::Outcome,
+    /// The first 16 KiB of the answer.
+    pub response: bytes::Bytes,
+    /// Milliseconds it took.
+    pub duration_ms: u32,
+    /// No resolver answered.
+    pub resolver_down: bool,
+}
+
+/// The driver's ends of the channels. Each is bounded; see where it is made.
+pub struct Inbox {
+    /// From the lane. When it is full the lane waits, and new messages are refused upstream.
+    pub committed: mpsc::Receiver<Committed>,
+    /// From the directory.
+    pub changed: mpsc::Receiver<Arc<Endpoint>>,
+    /// From the API.
+    pub requests: mpsc::Receiver<Request>,
+    /// From recovery; closed when it is done.
+    pub recovered: mpsc::Receiver<Input>,
+}
+
+/// What the driver works with.
+pub struct Parts<A> {
+    /// Makes attempts.
+    pub attempts: Arc<A>,
+    /// Takes settlements.
+    pub lane: Lane,
+    /// Pages of parked rows.
+    pub reader: Arc<dyn Reader>,
+    /// Endpoints, and the counters of unfinished deliveries.
+    pub directory: Arc<Directory>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Defaults for endpoints.
+    pub config: Arc<config::Delivery>,
+    /// For the jitter; seeded so that a run can be replayed.
+    pub random: ChaCha8Rng,
+    /// Tells the operator.
+    pub announcer: Announcer,
+}
+
+/// The scheduler's task.
+pub struct Driver<A> {
+    core: Core,
+    parts: Parts<A>,
+    inbox: Inbox,
+    status: watch::Sender<Status>,
+    metrics: ScheduleMetrics,
+    /// From acceptance to delivery, seconds.
+    latency: ::metrics::Histogram,
+    commands: Vec<Command>,
+    /// Ends of attempts. As many places as attempts may be under way, so nobody waits here.
+    finished: (mpsc::Sender<Finished>, mpsc::Receiver<Finished>),
+    /// Pages read. One place per endpoint that may be reading at once; when it is full the reading
+    /// tasks wait.
+    pages: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
+    reads: VecDeque<Read>,
+    /// Requests that wait until everything taken so far is applied.
+    queued: VecDeque<Request>,
+    under_way: Option<UnderWay>,
+    applied: u64,
+    gathering_since: Option<Timestamp>,
+    recovering: bool,
+}
+
+/// The settlement that the lane has.
+struct UnderWay {
+    number: u64,
+    /// `None` while the lane's queue was full and it must be handed in again.
+    done: Option<oneshot::Receiver<Result<(), lane::Error>>>,
+    settlement: Option<Settlement>,
+    durable: bool,
+    /// Who waits for it, and what they are told.
+    replies: Vec<(oneshot::Sender<Result<usize, Error>>, usize)>,
+}
+
+impl<A: Attempts> Driver<A> {
+    /// Prepares the driver; `core` was told of all endpoints, states and lanes.
+    pub fn new(core: Core, parts: Parts<A>, inbox: Inbox, status: watch::Sender<Status>) -> Self {
+        let places = parts.config.max_in_flight.max(1);
+        Self {
+            core,
+            parts,
+            inbox,
+            status,
+            metrics: ScheduleMetrics::register(),
+            latency: ::metrics::histogram!(DELIVERY_SECONDS),
+            commands: Vec::new(),
+            finished: mpsc::channel(places),
+            pages: mpsc::channel(64),
+            reads: VecDeque::new(),
+            queued: VecDeque::new(),
+            under_way: None,
+            applied: 0,
+            gathering_since: None,
+            recovering: true,
+        }
+    }
+
+    /// Runs until told to stop and the attempts under way have ended. Their owner bounds the wait:
+    /// what is cut off is sent again after the restart. Not cancel safe.
+    pub async fn run(mut self, mut stop: Stop) {
+        let mut stopping = false;
+        loop {
+            let wait = self.wait();
+            tokio::select! {
+                biased;
+                () = stop.stopped(), if !stopping => {
+                    stopping = true;
+                    self.core.drain();
+                }
+                done = applied(&mut self.under_way) => {
+                    if !self.settled(done) {
+                        return;
+                    }
+                }
+                Some(finished) = self.finished.1.recv() => self.take_finished(finished),
+                Some(page) = self.pages.1.recv() => self.step(page),
+                input = self.inbox.recovered.recv(), if self.recovering => match input {
+                    Some(input) => self.step(input),
+                    None => self.recovering = false,
+                },
+                Some(group) = self.inbox.committed.recv(), if !self.recovering => {
+                    self.take_committed(group);
+                }
+                Some(endpoint) = self.inbox.changed.recv() => self.take_endpoint(&endpoint),
+                Some(request) = self.inbox.requests.recv() => self.take_request(request),
+                () = tokio::time::sleep(wait) => {}
+            }
+            self.turn();
+            if stopping && self.core.in_flight() == 0 && self.is_settled() {
+                return;
+            }
+        }
+    }
+
+    /// Everything that is waiting, then what follows from it.
+    fn turn(&mut self) {
+        while let Ok(finished) = self.finished.1.try_recv() {
+            self.take_finished(finished);
+        }
+        while !self.recovering
+            && let Ok(group) = self.inbox.committed.try_recv()
+        {
+            self.take_committed(group);
+        }
+        while let Ok(page) = self.pages.1.try_recv() {
+            self.step(page);
+        }
+        let now = self.parts.clock.now();
+        if self.core.next_wakeup().is_some_and(|at| at <= now) {
+            self.core.step(now, Input::Tick, &mut self.commands);
+        }
+        if !self.recovering {
+            self.core.pump(now, &mut self.commands);
+        }
+        self.carry_out();
+        self.settle(now);
+        self.start_reads();
+        self.report(now);
+    }
+
+    fn step(&mut self, input: Input) {
+        let now = self.parts.clock.now();
+        self.core.step(now, input, &mut self.commands);
+    }
+
+    fn take_committed(&mut self, group: Committed) {
+        let Committed {
+            lane,
+            last,
+            messages,
+        } = group;
+        self.step(Input::Committed {
+            lane,
+            last,
+            messages,
+        });
+    }
+
+    fn take_finished(&mut self, mut finished: Finished) {
+        finished.random = self.parts.random.random();
+        self.step(Input::Finished(Box::new(finished)));
+    }
+
+    fn take_endpoint(&mut self, endpoint: &Endpoint) {
+        self.parts.attempts.prepare(endpoint);
+        self.step(Input::Endpoint(Box::new(plan::of(
+            endpoint,
+            &self.parts.config,
+        ))));
+    }
+
+    fn take_request(&mut self, request: Request) {
+        match request {
+            Request::Live(of, reply) => {
+                let states: Vec<Option<DeliveryState>> = of
+                    .into_iter()
+                    .map(|delivery| self.core.state(delivery))
+                    .collect();
+                if reply.send(states).is_err() {} // the caller went away
+            }
+            request @ (Request::Retry { .. } | Request::Cancel(..)) => {
+                self.queued.push_back(request);
+            }
+        }
+    }
+
+    fn carry_out(&mut self) {
+        for command in std::mem::take(&mut self.commands) {
+            match command {
+                Command::Start(job) => self.start(job),
+                Command::Read(read) => self.reads.push_back(read),
+                Command::Disable(endpoint, reason) => {
+                    self.metrics.disabled(reason).increment(1);
+                    self.parts.announcer.disable(endpoint, reason);
+                }
+                Command::Announce(announcement) => self.parts.announcer.announce(announcement),
+                Command::Ended(app, bytes, ending) => self.count(app, bytes, ending),
+            }
+        }
+    }
+
+    fn start(&self, job: Job) {
+        let attempts = Arc::clone(&self.parts.attempts);
+        let done = self.finished.0.clone();
+        let clock = Arc::clone(&self.parts.clock);
+        let latency = self.latency.clone();
+        task::detach(async move {
+            let delivery = Delivery {
+                at: job.message.at,
+                endpoint: job.endpoint,
+            };
+            let accepted = job.message.accepted;
+            let exchange = attempts.attempt(job).await;
+            if exchange.outcome.failure.is_none() {
+                latency.record(clock.now().since(accepted).as_secs_f64());
+            }
+            let finished = Finished {
+                delivery,
+                outcome: exchange.outcome,
+                duration_ms: exchange.duration_ms,
+                response: exchange.response,
+                resolver_down: exchange.resolver_down,
+                random: 0.5, // drawn by the driver, in order
+            };
+            if done.send(finished).await.is_err() {} // the driver is gone: sent again later
+        });
+    }
+
+    fn count(&self, app: crate::model::AppNo, bytes: u64, ending: Ending) {
+        let directory = self.parts.directory.peek();
+        let load = directory
+            .app_by_no(app)
+            .map(|entry| Arc::clone(&entry.load));
+        let total = self.parts.directory.total();
+        for load in load.iter().chain([total]) {
+            if ending == Ending::Reopened {
+                load.add(1, bytes);
+            } else {
+                load.remove(1, bytes);
+            }
+        }
+        let state = match ending {
+            Ending::Delivered => DeliveryState::Delivered,
+            Ending::Dead => DeliveryState::Dead,
+            Ending::Cancelled => DeliveryState::Cancelled,
+            Ending::Reopened => return,
+        };
+        if let Some(finished) = self.metrics.finished(state) {
+            finished.increment(1);
+        }
+    }
+
+    /// Hands the settlement over when it is time.
+    fn settle(&mut self, now: Timestamp) {
+        if let Some(under_way) = &mut self.under_way {
+            if under_way.done.is_none() {
+                hand_in(&self.parts.lane, under_way);
+            }
+            return;
+        }
+        if !self.queued.is_empty() && self.core.unsettled() == 0 && !self.recovering {
+            return self.serve_requests(now);
+        }
+        let entries = self.core.unsettled();
+        if entries > 0 {
+            self.gathering_since.get_or_insert(now);
+        }
+        let waited = self
+            .gathering_since
+            .is_some_and(|since| now.since(since) >= GATHER);
+        let wanted = !self.queued.is_empty() || !self.reads.is_empty();
+        let beat = now.since(self.status.borrow().last_settled) >= BEAT;
+        if !(waited || beat || entries >= ENOUGH || (wanted && entries > 0)) {
+            return;
+        }
+        self.gathering_since = None;
+        self.status.send_modify(|status| status.last_settled = now);
+        if let Some((number, settlement)) = self.core.take_settlement() {
+            self.hand_over(number, settlement, Vec::new());
+        }
+    }
+
+    fn hand_over(
+        &mut self,
+        number: u64,
+        settlement: Settlement,
+        replies: Vec<(oneshot::Sender<Result<usize, Error>>, usize)>,
+    ) {
+        let mut under_way = UnderWay {
+            number,
+            done: None,
+            settlement: Some(settlement),
+            durable: !replies.is_empty(),
+            replies,
+        };
+        hand_in(&self.parts.lane, &mut under_way);
+        self.under_way = Some(under_way);
+    }
+
+    /// The settlement under way is applied; false = the store failed and the process is ending.
+    fn settled(&mut self, done: Result<(), lane::Error>) -> bool {
+        let Some(under_way) = self.under_way.take() else {
+            return true;
+        };
+        let stored = done.is_ok();
+        for (reply, count) in under_way.replies {
+            let answer = if stored {
+                Ok(count)
+            } else {
+                Err(Error::NotStored)
+            };
+            if reply.send(answer).is_err() {} // the caller went away
+        }
+        if let Err(cause) = done {
+            error!(%cause, "a settlement was not stored; its deliveries are sent again later");
+            return false;
+        }
+        self.applied = under_way.number;
+        self.step(Input::Applied(under_way.number));
+        true
+    }
+
+    /// Everything taken so far is in the store: what it says of a delivery is the truth.
+    fn serve_requests(&mut self, now: Timestamp) {
+        let mut replies = Vec::new();
+        while let Some(request) = self.queued.pop_front() {
+            let (deliveries, reply, fresh) = match request {
+                Request::Retry {
+                    deliveries,
+                    fresh,
+                    reply,
+                } => (deliveries, reply, Some(fresh)),
+                Request::Cancel(deliveries, reply) => (deliveries, reply, None),
+                Request::Live(..) => continue,
+            };
+            match self.stored(deliveries, fresh.is_some()) {
+                Ok(stored) => {
+                    replies.push((reply, stored.len()));
+                    let input = match fresh {
+                        Some(fresh) => Input::Retry {
+                            deliveries: stored,
+                            fresh,
+                        },
+                        None => Input::Cancel(stored),
+                    };
+                    self.core.step(now, input, &mut self.commands);
+                    if self.core.unsettled() > 0 {
+                        break; // the next request must see this one applied
+                    }
+                }
+                Err(cause) => if reply.send(Err(Error::Store(cause))).is_err() {},
+            }
+        }
+        self.carry_out();
+        match self.core.take_settlement() {
+            Some((number, settlement)) => self.hand_over(number, settlement, replies),
+            None => {
+                for (reply, count) in replies {
+                    if reply.send(Ok(count)).is_err() {}
+                }
+            }
+        }
+    }
+
+    /// What the store says of the deliveries that a request can act on.
+    fn stored(&self, of: Vec<Delivery>, retry: bool) -> Result<Vec<Stored>, store::Error> {
+        let reader = self.parts.reader.as_ref();
+        let mut all = Vec::new();
+        for delivery in of {
+            if let Some(state) = self.core.state(delivery) {
+                // In memory: nothing to try again; to be cancelled it needs no row.
+                if !retry && state != DeliveryState::Sending {
+                    all.push(Stored::in_memory(delivery));
+                }
+                continue;
+            }
+            let Some(message) = reader.message(delivery.at)? else {
+                continue;
+            };
+            let attempts = reader.attempts(delivery.at, Some(delivery.endpoint))?;
+            let last = attempts.last();
+            let row = match parked_key(reader, delivery.endpoint, delivery.at, last)? {
+                Some((key, _)) => reader.parked_row(key)?,
+                None => None,
+            };
+            let finished = match last.map(|attempt| attempt.verdict) {
+                Some(Verdict::Delivered | Verdict::Dead(_)) => true,
+                Some(Verdict::RetryAt(_)) | None => row.is_none(),
+            };
+            if !retry && row.is_none() {
+                continue;
+            }
+            all.push(Stored {
+                delivery,
+                row,
+                attempts: last.map_or(0, |attempt| attempt.no),
+                finished,
+                bytes: u32::try_from(message.payload.len()).unwrap_or(u32::MAX),
+                order_key: message.ordering_key().map_or(0, super::core::order_key),
+            });
+        }
+        Ok(all)
+    }
+
+    /// Starts the reads whose settlements are applied.
+    fn start_reads(&mut self) {
+        let applied = self.applied;
+        let ready: Vec<Read> = self
+            .reads
+            .iter()
+            .filter(|r| r.settled <= applied)
+            .copied()
+            .collect();
+        if ready.is_empty() {
+            return;
+        }
+        self.reads.retain(|read| read.settled > applied);
+        let now = self.parts.clock.now();
+        for read in ready {
+            let reader = Arc::clone(&self.parts.reader);
+            let pages = self.pages.0.clone();
+            task::blocking(move || {
+                let page = read_page(reader.as_ref(), read, now);
+                if pages.blocking_send(page).is_err() {} // the driver is gone
+            });
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.under_way.is_none() && self.core.unsettled() == 0
+    }
+
+    /// Until when there is nothing to do by itself.
+    fn wait(&self) -> Duration {
+        let now = self.parts.clock.now();
+        let timer = self.core.next_wakeup().map_or(BEAT, |at| at.since(now));
+        let gather = match self.gathering_since {
+            Some(since) if self.under_way.is_none() => GATHER.saturating_sub(now.since(since)),
+            _ => BEAT,
+        };
+        let again = match &self.under_way {
+            Some(under_way) if under_way.done.is_none() => Duration::from_millis(1),
+            _ => BEAT,
+        };
+        timer
+            .min(gather)
+            .min(again)
+            .min(BEAT)
+            .max(Duration::from_millis(1))
+    }
+
+    fn report(&mut self, now: Timestamp) {
+        let before = *self.status.borrow();
+        if now.since(before.last_turn) < BEAT && before.recovered == !self.recovering {
+            return;
+        }
+        let status = Status {
+            last_turn: now,
+            oldest_runnable: self.core.oldest_runnable(),
+            last_progress: self.core.last_progress(),
+            in_memory: self.core.in_memory(),
+            in_flight: self.core.in_flight(),
+            parked: self.core.parked(),
+            recovered: !self.recovering,
+            last_settled: before.last_settled,
+        };
+        let (pending, _) = self.parts.directory.total().pending();
+        let oldest = status
+            .oldest_runnable
+            .map_or(Duration::ZERO, |since| now.since(since));
+        self.metrics.pending.set(figure(pending));
+        self.metrics.in_memory.set(figure(count(status.in_memory)));
+        self.metrics.parked.set(figure(status.parked));
+        self.metrics.in_flight.set(figure(count(status.in_flight)));
+        self.metrics.oldest_pending.set(oldest.as_secs_f64());
+        self.status.send_replace(status);
+    }
+}
+
+/// Resolves when the settlement under way is applied; never, if there is none.
+async fn applied(under_way: &mut Option<UnderWay>) -> Result<(), lane::Error> {
+    match under_way
+        .as_mut()
+        .and_then(|under_way| under_way.done.as_mut())
+    {
+        Some(done) => done.await.unwrap_or(Err(lane::Error::Failed)),
+        None => std::future::pending().await,
+    }
+}
+
+fn hand_in(lane: &Lane, under_way: &mut UnderWay) {
+    let Some(settlement) = under_way.settlement.take() else {
+        return;
+    };
+    match lane.settle(settlement, under_way.durable) {
+        Ok(done) => under_way.done = Some(done),
+        Err((lane::Error::Busy, settlement)) => under_way.settlement = Some(settlement),
+        Err((cause, _)) => {
+            warn!(%cause, "the lane takes no settlement any more");
+            let (failed, done) = oneshot::channel();
+            if failed.send(Err(cause)).is_err() {}
+            under_way.done = Some(done);
+        }
+    }
+}
+
+/// Rows with the messages of those that are due.
+pub fn read_page(reader: &dyn Reader, read: Read, now: Timestamp) -> Input {
+    let until = match read.kind {
+        Kind::Backlog => Timestamp::ZERO,
+        Kind::Retry => Timestamp::MAX,
+    };
+    // Retries begin behind every backlog row.
+    let floor = (read.kind == Kind::Retry).then(|| crate::model::ParkedKey {
+        endpoint: read.endpoint,
+        due: Timestamp::ZERO,
+        at: crate::model::Position::END,
+    });
+    let rows = match reader.parked(read.endpoint, read.after.max(floor), until, read.limit) {
+        Ok(rows) => rows,
+        Err(cause) => {
+            error!(%cause, endpoint = read.endpoint.0, "parked deliveries cannot be read");
+            return Input::Page {
+                read,
+                rows: Vec::new(),
+                more: true,
+            };
+        }
+    };
+    let mut more = rows.len() >= read.limit;
+    let mut page = Vec::with_capacity(rows.len());
+    for row in rows {
+        match message_of(reader, &row, now) {
+            Ok(message) => page.push((row, message)),
+            Err(cause) => {
+                error!(%cause, "a page of parked deliveries is cut short; the rest is read again");
+                more = true;
+                break;
+            }
+        }
+    }
+    Input::Page {
+        read,
+        rows: page,
+        more,
+    }
+}
+
+/// The message of a row that is due; `None` if it expired or is corrupt.
+fn message_of(
+    reader: &dyn Reader,
+    row: &Parked,
+    now: Timestamp,
+) -> Result<Option<Arc<Message>>, store::Error> {
+    if row.key.due > now {
+        return Ok(None);
+    }
+    match reader.message(row.key.at) {
+        Ok(message) => Ok(message.map(Arc::new)),
+        Err(store::Error::Corrupt { what, why }) => {
+            error!(
+                what,
+                why, "a corrupt message is never delivered; its delivery is cancelled"
+            );
+            Ok(None)
+        }
+        Err(cause) => Err(cause),
+    }
+}
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
+
+/// A count as a gauge wants it: exact below 2^32, saturating beyond.
+fn figure(n: u64) -> f64 {
+    f64::from(u32::try_from(n).unwrap_or(u32::MAX))
+}

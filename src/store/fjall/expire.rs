@@ -1,0 +1,221 @@
+//! Retention: what may be dropped, and when.
+//!
+//! Owns: the floor of each lane. A message may go once it is older than the retention, its delivery
+//! is settled (it stands below the checkpoint) and nothing parked still needs it. Dropping takes
+//! whole tables (`storage.md` 2.8), so bytes go later than the floor moves; readers go by the floor.
+//! Undelivered messages are never dropped, whatever their age.
+//!
+//! The oldest parked message is found by a slow walk over the parked rows, a bounded number per call;
+//! what is parked during the walk is added by the writer. Invariant: a floor never goes back.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use ::fjall::{AbstractTree as _, Readable as _};
+
+use crate::base::Timestamp;
+use crate::model::{LaneId, Parked, Position};
+use crate::store::Error;
+
+use super::batch::{self, LaneRow};
+use super::reader::row;
+use super::record;
+use super::spaces::{Space, unreadable};
+use super::{FjallWriter, keys, message};
+
+/// Parked rows looked at, or event ids swept, in one step.
+const STEP: usize = 5_000;
+
+/// Where housekeeping stands.
+#[derive(Debug, Default)]
+pub(super) struct Expiry {
+    /// The walk over the parked rows goes on behind this key; `None` = it begins.
+    walk: Option<Vec<u8>>,
+    /// Per lane the oldest message seen parked during this walk.
+    oldest: BTreeMap<LaneId, u64>,
+    /// The oldest day of lists and block of idempotency records when tables were last dropped.
+    dropped: Option<(u32, u32)>,
+    /// The sweep over event ids goes on behind this key.
+    sweep: Option<Vec<u8>>,
+}
+
+impl Expiry {
+    /// What is parked while a walk is under way must hold the floor as well.
+    pub(super) fn note_parked(&mut self, rows: &[Parked]) {
+        for parked in rows {
+            self.note(parked.key.at);
+        }
+    }
+
+    fn note(&mut self, at: Position) {
+        let oldest = self.oldest.entry(at.lane).or_insert(at.seq);
+        *oldest = at.seq.min(*oldest);
+    }
+}
+
+/// One step of housekeeping: a piece of the walk; at its end the floors move and tables are dropped.
+pub(super) fn step(writer: &mut FjallWriter, now: Timestamp) -> Result<(), Error> {
+    if !walk(writer)? {
+        return Ok(());
+    }
+    let cut = now.minus(writer.retention().messages);
+    let oldest = std::mem::take(&mut writer.expiry.oldest);
+    let mut moved = Vec::new();
+    for (lane, row) in writer.lanes.iter().filter(|(_, row)| !row.is_expired()) {
+        let settled = row.checkpoint.saturating_add(1);
+        let held = oldest.get(lane).copied().unwrap_or(u64::MAX);
+        let high = settled.min(held);
+        let floor = first_since(writer, *lane, row.floor.max(1), high, cut)?;
+        if floor > row.floor.max(1) {
+            moved.push((*lane, LaneRow { floor, ..*row }));
+        }
+    }
+    let oldest_block = keys::bucket(now.minus(writer.retention().idempotency));
+    let reached = Some((keys::day(cut), oldest_block));
+    if !moved.is_empty() || writer.expiry.dropped != reached {
+        raise(writer, moved)?;
+        drop_tables(writer, keys::day(cut), oldest_block)?;
+        writer.expiry.dropped = reached;
+    }
+    sweep_event_ids(writer)
+}
+
+/// Looks at some more parked rows; true when all have been seen.
+fn walk(writer: &mut FjallWriter) -> Result<bool, Error> {
+    let view = writer.spaces().snapshot();
+    let parked = writer.spaces().of(Space::Parked);
+    let low = match &writer.expiry.walk {
+        Some(after) => Bound::Excluded(after.clone()),
+        None => Bound::Unbounded,
+    };
+    // Markers stand behind all rows.
+    let high = Bound::Excluded(vec![0xff; 4]);
+    let mut seen = 0;
+    let mut last = None;
+    let mut places = Vec::new();
+    for guard in view.range::<Vec<u8>, _>(parked, (low, high)).take(STEP) {
+        let key = guard.key().map_err(|error| unreadable(&error))?;
+        if let Some(key) = keys::read_parked(&key) {
+            places.push(key.at);
+        }
+        last = Some(key.to_vec());
+        seen += 1;
+    }
+    for at in places {
+        writer.expiry.note(at);
+    }
+    let done = seen < STEP;
+    writer.expiry.walk = if done { None } else { last };
+    Ok(done)
+}
+
+/// The first sequence number in `low..=high` accepted at `cut` or later; acceptance times do not go
+/// back in a lane, so halving finds it.
+fn first_since(
+    writer: &FjallWriter,
+    lane: LaneId,
+    mut low: u64,
+    mut high: u64,
+    cut: Timestamp,
+) -> Result<u64, Error> {
+    let messages = writer.spaces().of(Space::Messages);
+    high = high.max(low);
+    while low < high {
+        let seq = low + (high - low) / 2;
+        let key = Position { lane, seq }.bytes();
+        let value = messages.get(key).map_err(|error| unreadable(&error))?;
+        let accepted = match value {
+            Some(value) => message::decode(&key, &value.into())?.accepted,
+            // Behind the end of the lane.
+            None => Timestamp::MAX,
+        };
+        if accepted < cut {
+            low = seq + 1;
+        } else {
+            high = seq;
+        }
+    }
+    Ok(low)
+}
+
+/// Writes the new floors, then lets readers know.
+fn raise(writer: &mut FjallWriter, moved: Vec<(LaneId, LaneRow)>) -> Result<(), Error> {
+    if moved.is_empty() {
+        return Ok(());
+    }
+    let mut commit = writer.start(moved.len());
+    for (lane, row) in &moved {
+        let key = keys::lane(*lane);
+        let value = batch::lane(&key, *row);
+        commit.put(writer.spaces(), Space::Meta, &key, value);
+    }
+    writer.finish(commit, true)?;
+    for (lane, row) in moved {
+        writer.shared().floors.write().insert(lane, row.floor);
+        writer.expired(lane, row);
+    }
+    Ok(())
+}
+
+/// Drops the tables that lie below the floors as a whole.
+fn drop_tables(writer: &FjallWriter, day: u32, block: u32) -> Result<(), Error> {
+    let spaces = writer.spaces();
+    let drop = |space: Space, low: Vec<u8>, high: Vec<u8>| {
+        if low >= high {
+            return Ok(());
+        }
+        let range = (Bound::Included(low), Bound::Excluded(high));
+        let dropped = spaces.of(space).tree.drop_range(range);
+        dropped.map_err(|error| Error::Unavailable(error.to_string()))
+    };
+    let floors = writer.shared().floors.read().clone();
+    for (lane, floor) in floors {
+        let low = Position { lane, seq: 0 }.bytes().to_vec();
+        let high = Position { lane, seq: floor }.bytes().to_vec();
+        for space in [Space::Messages, Space::Attempts, Space::AttemptsLate] {
+            drop(space, low.clone(), high.clone())?;
+        }
+    }
+    for kind in [keys::OF_APP, keys::OF_ENDPOINT] {
+        let low = keys::list_days(kind, 0).to_vec();
+        let high = keys::list_days(kind, day).to_vec();
+        drop(Space::Lists, low, high)?;
+    }
+    let low = keys::idempotency_bucket(0).to_vec();
+    drop(Space::Idem, low, keys::idempotency_bucket(block).to_vec())
+}
+
+/// Removes some event ids whose message is gone.
+fn sweep_event_ids(writer: &mut FjallWriter) -> Result<(), Error> {
+    if writer.shared().floors.read().is_empty() {
+        return Ok(());
+    }
+    let view = writer.spaces().snapshot();
+    let low = match &writer.expiry.sweep {
+        Some(after) => Bound::Excluded(after.clone()),
+        None => Bound::Included(vec![keys::EVENT_ID]),
+    };
+    let high = Bound::Excluded(vec![keys::EVENT_ID + 1]);
+    let mut commit = writer.start(STEP);
+    let mut seen = 0;
+    let mut last = None;
+    let mut gone = 0;
+    for guard in view
+        .range::<Vec<u8>, _>(writer.spaces().of(Space::Idem), (low, high))
+        .take(STEP)
+    {
+        let (key, value) = row(guard)?;
+        let (at, _) = record::read_event_id(&key, &value)?;
+        if !writer.shared().is_retained(at) {
+            commit.remove(writer.spaces(), Space::Idem, &key);
+            gone += 1;
+        }
+        last = Some(key.to_vec());
+        seen += 1;
+    }
+    writer.expiry.sweep = if seen < STEP { None } else { last };
+    if gone > 0 {
+        writer.finish(commit, false)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! The data directory: its lock, its format marker, the names of its files.
+//!
+//! Owns: the layout of the directory. A directory written by a newer format is refused before
+//! anything in it is touched (`reliability.md` D9); a second process is refused by the lock, which
+//! the kernel releases when its owner dies.
+//!
+//! ```text
+//! lock     held while a process uses the store
+//! format   what is needed to read it
+//! hwm      the high-water mark
+//! db/      the database
+//! aside-*  copies of journals made before something was cut off
+//! ```
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::{Damage, Error};
+
+/// What this code writes.
+pub(super) const CURRENT: Format = Format {
+    product_format: 1,
+    fjall_format: 3,
+    min_reader: 1,
+};
+
+/// The marker file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Format {
+    /// Version of keys and records.
+    product_format: u32,
+    /// Version of the database's own files.
+    fjall_format: u32,
+    /// The oldest `product_format` whose code may read this.
+    min_reader: u32,
+}
+
+/// A data directory, locked.
+#[derive(Debug)]
+pub(super) struct Directory {
+    pub(super) path: PathBuf,
+    _lock: File,
+}
+
+impl Directory {
+    /// Makes the directory if it is not there and locks it.
+    pub(super) fn lock(path: &Path) -> Result<Self, Error> {
+        let fault = |what: &str, error: &io::Error| {
+            Error::Unavailable(format!("{what} {}: {error}", path.display()))
+        };
+        fs::create_dir_all(path).map_err(|error| fault("cannot make", &error))?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join("lock"))
+            .map_err(|error| fault("cannot open the lock of", &error))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self {
+                path: path.to_owned(),
+                _lock: lock,
+            }),
+            Err(TryLockError::WouldBlock) => Err(Error::Unavailable(format!(
+                "another process uses {}",
+                path.display()
+            ))),
+            Err(TryLockError::Error(error)) => Err(fault("cannot lock", &error)),
+        }
+    }
+
+    pub(super) fn database(&self) -> PathBuf {
+        self.path.join("db")
+    }
+
+    pub(super) fn mark(&self) -> PathBuf {
+        self.path.join("hwm")
+    }
+
+    fn marker(&self) -> PathBuf {
+        self.path.join("format")
+    }
+
+    /// Whether nothing was ever stored here.
+    pub(super) fn is_fresh(&self) -> bool {
+        !self.marker().exists() && !self.mark().exists() && !self.database().exists()
+    }
+
+    /// Checks the marker; writes nothing.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let refuse = |found: String, remedy: &str| {
+            Err(Error::Regressed(Box::new(Damage {
+                found,
+                place: Some(self.marker().display().to_string()),
+                lane: None,
+                remedy: remedy.to_owned(),
+            })))
+        };
+        let text = match fs::read(self.marker()) {
+            Ok(text) => text,
+            Err(error) => {
+                let found = format!("the format marker cannot be read: {error}");
+                return refuse(found, "Restore a backup");
+            }
+        };
+        let Ok(found) = serde_json::from_slice::<Format>(&text) else {
+            return refuse(
+                String::from("the format marker is damaged"),
+                "Restore a backup",
+            );
+        };
+        if found.min_reader > CURRENT.product_format || found.fjall_format != CURRENT.fjall_format {
+            let found = format!(
+                "the store was written in format {} (database format {}), this version reads up to {} ({})",
+                found.product_format,
+                found.fjall_format,
+                CURRENT.product_format,
+                CURRENT.fjall_format
+            );
+            return refuse(found, "Use the newer version; nothing was touched");
+        }
+        Ok(())
+    }
+
+    /// Writes the marker of a new store.
+    pub(super) fn mark_format(&self) -> io::Result<()> {
+        let mut file = File::create_new(self.marker())?;
+        file.write_all(serde_json::to_string(&CURRENT)?.as_bytes())?;
+        file.sync_all()?;
+        self.sync()
+    }
+
+    /// Makes the names in the directory durable.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+}

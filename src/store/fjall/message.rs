@@ -1,0 +1,269 @@
+//! The stored form of a message: a hand-laid header, then the payload as it came.
+//!
+//! Owns: the layout below. Read in place: the payload is a slice of the stored value, not a copy.
+//! The checksum stands first and covers all behind it; lane and sequence number are repeated inside,
+//! so a record under a wrong key is found out (`reliability.md` D5). Pure.
+//!
+//! ```text
+//! crc32c 4 | format 1 | flags 1 | content type 1 | event type len 2 | lane 4 | seq 8 | accepted 6
+//! | app 4 | targets 4 | labels len 4 | payload len 4 || event type | targets 4 each | labels | payload
+//! ```
+#![deny(clippy::indexing_slicing)]
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::base::Timestamp;
+use crate::model::{AppNo, ContentType, EndpointNo, Labels, Message, Position};
+use crate::store::Error;
+
+use super::keys::{six, take};
+use super::record::{corrupt, length};
+
+/// Bytes in front of the event type.
+const HEAD: usize = 43;
+/// The format this code writes.
+const FORMAT: u8 = 1;
+
+/// What the record of `message` takes, for reserving room ahead. Never too small.
+pub fn size(message: &Message) -> usize {
+    let labels = message.labels.as_ref().map_or(0, |labels| {
+        let lists = labels.channels.iter().chain(&labels.tags);
+        let single = labels.event_id.iter().chain(&labels.ordering_key);
+        12 + lists
+            .chain(single)
+            .map(|text| text.len() + 4)
+            .sum::<usize>()
+    });
+    HEAD + message.event_type.len() + 4 * message.targets.len() + labels + message.payload.len()
+}
+
+/// Writes the record behind what is in `out`; answers its checksum. Texts beyond their length field
+/// are refused before anything is written.
+pub fn encode(message: &Message, out: &mut BytesMut) -> Result<u32, Error> {
+    let start = out.len();
+    let too_long = |_| Error::NotApplied(String::from("a field of the message is too long"));
+    let event_type = u16::try_from(message.event_type.len()).map_err(too_long)?;
+    let targets = u32::try_from(message.targets.len()).map_err(too_long)?;
+    let payload = u32::try_from(message.payload.len()).map_err(too_long)?;
+    let content = match message.content_type {
+        ContentType::Json => 1,
+    };
+    out.put_u32(0);
+    out.put_slice(&[FORMAT, u8::from(message.labels.is_some()), content]);
+    out.put_u16(event_type);
+    out.put_slice(&message.at.bytes());
+    out.put_slice(&six(message.accepted.millis()));
+    out.put_u32(message.app.0);
+    out.put_u32(targets);
+    let labels_len = out.len();
+    out.put_u32(0);
+    out.put_u32(payload);
+    out.put_slice(message.event_type.as_bytes());
+    for target in &message.targets {
+        out.put_u32(target.0);
+    }
+    if let Some(labels) = &message.labels {
+        let before = out.len();
+        put_labels(labels, out).map_err(too_long)?;
+        let len = u32::try_from(out.len() - before).map_err(too_long)?;
+        patch(out, labels_len, len);
+    }
+    out.put_slice(&message.payload);
+    let crc = crc32c::crc32c(out.get(start + 4..).unwrap_or_default());
+    patch(out, start, crc);
+    Ok(crc)
+}
+
+/// Overwrites four bytes already written.
+fn patch(out: &mut BytesMut, at: usize, value: u32) {
+    if let Some(place) = out.get_mut(at..at + 4) {
+        place.copy_from_slice(&value.to_be_bytes());
+    }
+}
+
+fn put_labels(labels: &Labels, out: &mut BytesMut) -> Result<(), std::num::TryFromIntError> {
+    let flags = u8::from(labels.event_id.is_some()) | u8::from(labels.ordering_key.is_some()) << 1;
+    out.put_u8(flags);
+    out.put_u16(u16::try_from(labels.channels.len())?);
+    out.put_u16(u16::try_from(labels.tags.len())?);
+    let single = labels.event_id.iter().chain(&labels.ordering_key);
+    for text in single.chain(&labels.channels).chain(&labels.tags) {
+        out.put_u32(u32::try_from(text.len())?);
+        out.put_slice(text.as_bytes());
+    }
+    Ok(())
+}
+
+/// Reads the record found under `key`; checks everything about it.
+pub fn decode(key: &[u8], value: &Bytes) -> Result<Message, Error> {
+    parse(key, value).map_err(|why| corrupt("message", key, why))
+}
+
+fn parse(key: &[u8], value: &Bytes) -> Result<Message, &'static str> {
+    const SHORT: &str = "it is shorter than its header says";
+    let mut rest = value.as_ref();
+    let crc = u32::from_be_bytes(take(&mut rest).ok_or(SHORT)?);
+    if crc != crc32c::crc32c(rest) {
+        return Err("the checksum does not match");
+    }
+    let [format, flags, content] = take(&mut rest).ok_or(SHORT)?;
+    if format != FORMAT {
+        return Err("the format is unknown");
+    }
+    let content_type = match content {
+        1 => ContentType::Json,
+        _ => return Err("the content type is unknown"),
+    };
+    let event_type_len = u16::from_be_bytes(take(&mut rest).ok_or(SHORT)?);
+    let at: [u8; 12] = take(&mut rest).ok_or(SHORT)?;
+    if at != key {
+        return Err("it belongs to another place in the log");
+    }
+    let [a, b, c, d, e, f] = take(&mut rest).ok_or(SHORT)?;
+    let accepted = Timestamp::from_millis(u64::from_be_bytes([0, 0, a, b, c, d, e, f]));
+    let app = AppNo(u32::from_be_bytes(take(&mut rest).ok_or(SHORT)?));
+    let targets = length(take(&mut rest).ok_or(SHORT)?);
+    let labels_len = length(take(&mut rest).ok_or(SHORT)?);
+    let payload_len = length(take(&mut rest).ok_or(SHORT)?);
+    let (event_type, rest) = rest
+        .split_at_checked(usize::from(event_type_len))
+        .ok_or(SHORT)?;
+    let targets_len = targets.checked_mul(4).ok_or(SHORT)?;
+    let (targets, rest) = rest.split_at_checked(targets_len).ok_or(SHORT)?;
+    let (labels, rest) = rest.split_at_checked(labels_len).ok_or(SHORT)?;
+    if rest.len() != payload_len {
+        return Err(SHORT);
+    }
+    let event_type = std::str::from_utf8(event_type).map_err(|_| "the event type is no text")?;
+    let targets = targets.as_chunks::<4>().0.iter();
+    let labels = if flags & 1 == 0 {
+        None
+    } else {
+        Some(Box::new(read_labels(labels).ok_or("bad labels")?))
+    };
+    Ok(Message {
+        at: Position::from_bytes(at),
+        accepted,
+        app,
+        event_type: event_type.into(),
+        content_type,
+        payload: value.slice(value.len() - payload_len..),
+        targets: targets
+            .map(|no| EndpointNo(u32::from_be_bytes(*no)))
+            .collect(),
+        labels,
+    })
+}
+
+fn read_labels(mut from: &[u8]) -> Option<Labels> {
+    fn text(from: &mut &[u8]) -> Option<String> {
+        let len = length(take(from)?);
+        let (text, rest) = from.split_at_checked(len)?;
+        *from = rest;
+        String::from_utf8(text.to_vec()).ok()
+    }
+    let [flags] = take(&mut from)?;
+    let channels = u16::from_be_bytes(take(&mut from)?);
+    let tags = u16::from_be_bytes(take(&mut from)?);
+    let mut labels = Labels::default();
+    if flags & 1 != 0 {
+        labels.event_id = Some(text(&mut from)?);
+    }
+    if flags & 2 != 0 {
+        labels.ordering_key = Some(text(&mut from)?);
+    }
+    for _ in 0..channels {
+        labels.channels.push(text(&mut from)?);
+    }
+    for _ in 0..tags {
+        labels.tags.push(text(&mut from)?);
+    }
+    from.is_empty().then_some(labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::LaneId;
+
+    fn text() -> impl Strategy<Value = String> {
+        "[a-zä.]{0,12}"
+    }
+
+    fn labels() -> impl Strategy<Value = Labels> {
+        let lists = (
+            proptest::collection::vec(text(), 0..4),
+            proptest::collection::vec(text(), 0..4),
+        );
+        let single = (proptest::option::of(text()), proptest::option::of(text()));
+        (lists, single).prop_map(|((channels, tags), (event_id, ordering_key))| Labels {
+            event_id,
+            channels,
+            tags,
+            ordering_key,
+        })
+    }
+
+    prop_compose! {
+        fn message()(
+            lane in 0..u32::MAX, seq: u64, ms: u64, app: u32, event_type in text(),
+            payload in proptest::collection::vec(any::<u8>(), 0..300),
+            targets in proptest::collection::vec(any::<u32>(), 0..5),
+            labels in proptest::option::of(labels()),
+        ) -> Message {
+            Message {
+                at: Position { lane: LaneId(lane), seq },
+                accepted: Timestamp::from_millis(ms),
+                app: AppNo(app),
+                event_type: event_type.into(),
+                content_type: ContentType::Json,
+                payload: payload.into(),
+                targets: targets.into_iter().map(EndpointNo).collect(),
+                labels: labels.map(Box::new),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_reads_back_without_a_copy_of_its_payload(message in message()) {
+            let mut out = BytesMut::new();
+            encode(&message, &mut out).unwrap();
+            prop_assert!(out.len() <= size(&message));
+            let value = out.freeze();
+            let back = decode(&message.at.bytes(), &value).unwrap();
+            prop_assert_eq!(&back, &message);
+            if !back.payload.is_empty() {
+                let inside = value.as_ptr_range();
+                prop_assert!(inside.contains(&back.payload.as_ptr()));
+            }
+        }
+
+        #[test]
+        fn any_flipped_bit_is_found(message in message(), at: prop::sample::Index, bit in 0..8_u8) {
+            let mut out = BytesMut::new();
+            encode(&message, &mut out).unwrap();
+            let mut bytes = out.to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1_u8 << bit;
+            let found = decode(&message.at.bytes(), &bytes.into());
+            let refused = matches!(found, Err(Error::Corrupt { .. }));
+            prop_assert!(refused);
+        }
+
+        #[test]
+        fn a_record_under_another_key_is_found(message in message()) {
+            let mut out = BytesMut::new();
+            encode(&message, &mut out).unwrap();
+            let elsewhere = Position { seq: message.at.seq ^ 1, ..message.at };
+            prop_assert!(decode(&elsewhere.bytes(), &out.freeze()).is_err());
+        }
+
+        #[test]
+        fn foreign_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(decode(&[0; 12], &bytes.into()).is_err());
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The eight key spaces and the options they are opened with.
+//!
+//! Owns: their names, numbers and tuning (`storage.md` 4.5). Few and fixed for ever: none per
+//! tenant, endpoint or hour; `clear` and `delete_keyspace` are never called (`reliability.md` D4).
+//! The number of a key space is its bit in a batch record: append only.
+
+use std::path::Path;
+
+use ::fjall::compaction::Leveled;
+use ::fjall::config::{BlockSizePolicy, CompressionPolicy, FilterPolicy};
+use ::fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, Snapshot};
+
+use crate::config::Storage;
+use crate::store::Error;
+
+/// Which key space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Space {
+    Messages = 0,
+    Parked = 1,
+    Attempts = 2,
+    AttemptsLate = 3,
+    Lists = 4,
+    Idem = 5,
+    State = 6,
+    Meta = 7,
+}
+
+impl Space {
+    pub(super) const ALL: [Self; 8] = [
+        Self::Messages,
+        Self::Parked,
+        Self::Attempts,
+        Self::AttemptsLate,
+        Self::Lists,
+        Self::Idem,
+        Self::State,
+        Self::Meta,
+    ];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Messages => "messages",
+            Self::Parked => "parked",
+            Self::Attempts => "attempts",
+            Self::AttemptsLate => "attempts_late",
+            Self::Lists => "lists",
+            Self::Idem => "idem",
+            Self::State => "state",
+            Self::Meta => "meta",
+        }
+    }
+
+    /// Its bit in a batch record.
+    pub(super) const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+
+    /// Whether its markers stand in the ring. Messages carry numbers of their own, the batch records
+    /// are those of `meta`, and attempts have theirs at the tail.
+    pub(super) const fn has_ring(self) -> bool {
+        !matches!(self, Self::Messages | Self::Attempts | Self::Meta)
+    }
+
+    fn options(self, memtable: u64) -> KeyspaceCreateOptions {
+        let base = KeyspaceCreateOptions::default()
+            .manual_journal_persist(true)
+            .max_memtable_size(memtable)
+            .compaction_strategy(std::sync::Arc::new(Leveled::default()))
+            .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4));
+        match self {
+            // Written in key order and looked up by keys that exist: no filters.
+            Self::Messages => base
+                .data_block_size_policy(BlockSizePolicy::all(16 * 1024))
+                .filter_policy(FilterPolicy::disabled())
+                .expect_point_read_hits(true),
+            Self::Attempts | Self::Lists => base
+                .data_block_size_policy(BlockSizePolicy::all(16 * 1024))
+                .filter_policy(FilterPolicy::disabled()),
+            Self::Parked | Self::AttemptsLate | Self::Idem | Self::State | Self::Meta => base,
+        }
+    }
+}
+
+/// The database and its key spaces. Clones share them.
+#[derive(Clone)]
+pub(super) struct Spaces {
+    pub(super) db: Database,
+    all: [Keyspace; 8],
+}
+
+impl Spaces {
+    /// Opens or creates the database. Whoever calls has looked at the journals first: opening cuts
+    /// what it cannot read (`reliability.md` F1).
+    pub(super) fn open(dir: &Path, options: &Storage) -> Result<Self, ::fjall::Error> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let least_journal = 64 * 1024 * 1024;
+        let db = Database::builder(dir)
+            .cache_size(options.cache.get())
+            .max_journaling_size(options.max_journal.get().max(least_journal))
+            .manual_journal_persist(true)
+            .journal_compression(CompressionType::None)
+            .worker_threads(if cores >= 4 { 2 } else { 1 })
+            .open()?;
+        let memtable = options.memtable.get();
+        let [a, b, c, d, e, f, g, h] = Space::ALL;
+        let open = |space: Space| db.keyspace(space.name(), || space.options(memtable));
+        let all = [
+            open(a)?,
+            open(b)?,
+            open(c)?,
+            open(d)?,
+            open(e)?,
+            open(f)?,
+            open(g)?,
+            open(h)?,
+        ];
+        Ok(Self { db, all })
+    }
+
+    /// The key space itself.
+    pub(super) const fn of(&self, space: Space) -> &Keyspace {
+        let [a, b, c, d, e, f, g, h] = &self.all;
+        match space {
+            Space::Messages => a,
+            Space::Parked => b,
+            Space::Attempts => c,
+            Space::AttemptsLate => d,
+            Space::Lists => e,
+            Space::Idem => f,
+            Space::State => g,
+            Space::Meta => h,
+        }
+    }
+
+    /// What is committed now, unchanging. Short-lived: it holds back the collection of old versions.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        self.db.snapshot()
+    }
+}
+
+/// A failed read in the words of the seam.
+pub(super) fn unreadable(error: &::fjall::Error) -> Error {
+    match error {
+        ::fjall::Error::Storage(::fjall::LsmError::ChecksumMismatch { .. }) => Error::Corrupt {
+            what: String::from("block of a table file"),
+            why: error.to_string(),
+        },
+        _ => Error::Unavailable(error.to_string()),
+    }
+}

@@ -1,0 +1,104 @@
+//! Start, stop, and what a start finds.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::kit::{Answer, Gateway, Receiver, SOON, endpoint, eventually, send};
+
+#[tokio::test]
+async fn sigterm_lets_running_attempts_finish_and_exits_with_zero() {
+    let gateway = Gateway::start(&[]).await;
+    let receiver = Receiver::scripted(|_| Answer::ok().after(Duration::from_secs(1))).await;
+    endpoint(&gateway, "acme", &receiver, "/hook", json!({})).await;
+    for n in 0..5 {
+        send(&gateway, "acme", n).await;
+    }
+    eventually("all attempts are under way", SOON, async || {
+        (receiver.count() == 5).then_some(())
+    })
+    .await;
+    let (status, stopped) = gateway.stop().await;
+    assert_eq!(status.code(), Some(0));
+    let done = receiver.delivered("/hook", 5, SOON).await;
+    assert_eq!(done.len(), 5, "the running attempts got their answers");
+
+    // They were recorded as delivered: nothing is sent twice.
+    let gateway = stopped.start().await;
+    let id = send(&gateway, "acme", 99).await;
+    receiver.delivered("/hook", 6, SOON).await;
+    assert_eq!(receiver.count(), 6);
+    assert_eq!(receiver.all()[5].id, id);
+}
+
+#[tokio::test]
+async fn a_second_start_delivers_what_the_first_left_and_still_knows_its_configuration() {
+    let settings = [(
+        "delivery.retry_schedule",
+        "500ms,500ms,500ms,500ms,500ms,500ms,500ms",
+    )];
+    let gateway = Gateway::start(&settings).await;
+    let up = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let switch = std::sync::Arc::clone(&up);
+    let receiver = Receiver::scripted(move |_| {
+        if switch.load(std::sync::atomic::Ordering::Relaxed) {
+            Answer::ok()
+        } else {
+            Answer::status(500)
+        }
+    })
+    .await;
+    let hook = endpoint(&gateway, "acme", &receiver, "/hook", json!({})).await;
+    let mut sent = Vec::new();
+    for n in 0..10 {
+        sent.push(send(&gateway, "acme", n).await);
+    }
+    receiver.finished("/hook", 10, SOON).await;
+    let (status, stopped) = gateway.stop().await;
+    assert_eq!(status.code(), Some(0));
+
+    up.store(true, std::sync::atomic::Ordering::Relaxed);
+    let gateway = stopped.start().await;
+    let again = hook.get(&gateway).await;
+    assert_eq!(again["url"], receiver.url("/hook"));
+    let mut arrived: Vec<_> = receiver
+        .delivered("/hook", 10, SOON)
+        .await
+        .into_iter()
+        .map(|one| one.id)
+        .collect();
+    arrived.sort();
+    sent.sort();
+    assert_eq!(arrived, sent);
+    let listed = gateway.list("/api/v1/app/acme/msg").await;
+    assert_eq!(listed.len(), 10);
+}
+
+#[tokio::test]
+async fn a_second_gateway_on_the_same_data_is_refused() {
+    let gateway = Gateway::start(&[]).await;
+    let status = gateway.second_start().await;
+    assert!(!status.success());
+    gateway.api().get("/ready").await.expect(200);
+}
+
+#[tokio::test]
+async fn health_and_readiness_are_open_and_the_api_is_not() {
+    let gateway = Gateway::start(&[]).await;
+    let stranger = crate::kit::Client::new(gateway.address, None);
+    for path in ["/health", "/healthz", "/ready", "/readyz"] {
+        stranger.get(path).await.expect(200);
+    }
+    for path in ["/metrics", "/api/v1/app"] {
+        assert_eq!(stranger.get(path).await.status, 401, "{path}");
+    }
+    gateway.api().get("/metrics").await;
+    gateway.api().get("/api/v1/health").await.expect(204);
+}
+
+#[tokio::test]
+async fn the_admin_key_is_never_logged() {
+    let gateway = Gateway::start(&[("log.level", "trace")]).await;
+    gateway.api().get("/api/v1/app").await.expect(200);
+    assert!(!gateway.log().contains(gateway.key()));
+}

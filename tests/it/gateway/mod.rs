@@ -1,0 +1,7 @@
+//! Real sockets, the real binary, the embedded store: one test per promise that the simulation
+//! proves in virtual time.
+
+mod ingest;
+mod lifecycle;
+mod pace;
+mod retry;

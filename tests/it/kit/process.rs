@@ -1,0 +1,254 @@
+//! The real binary as a child process, and other programs a test needs.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Client, Reply, SOON, eventually, free_port};
+
+const KEY: &str = "sk_test_0123456789abcdefghijklmnopqrst";
+
+/// A running gateway on a data directory of its own.
+pub(crate) struct Gateway {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    dir: Arc<TempDir>,
+    settings: Vec<(String, String)>,
+    api: Client,
+}
+
+impl Gateway {
+    /// Starts with short retries, plain HTTP to loopback allowed, and `settings` on top: pairs of
+    /// a key such as `delivery.retry_schedule` and its value.
+    pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let settings = settings
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        Self::launch(dir, address, settings).await
+    }
+
+    async fn launch(
+        dir: Arc<TempDir>,
+        address: SocketAddr,
+        settings: Vec<(String, String)>,
+    ) -> Self {
+        let mut command = command(dir.path(), address, &settings);
+        let child = spawn_logged(&mut command, &dir.path().join("gateway.log"));
+        let mut gateway = Self {
+            child,
+            address,
+            dir,
+            settings,
+            api: Client::new(address, Some(KEY)),
+        };
+        gateway.wait_ready().await;
+        gateway
+    }
+
+    async fn wait_ready(&mut self) {
+        let api = self.api.clone();
+        let log = self.log_path();
+        let child = &mut self.child;
+        eventually("the gateway is ready", SOON, async || {
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("the gateway ended with {status}:\n{}", tail(&log));
+            }
+            let reply = api
+                .send(http::Method::GET, "/ready", &[], bytes::Bytes::new())
+                .await;
+            matches!(reply, Ok(Reply { status, .. }) if status == 200).then_some(())
+        })
+        .await;
+    }
+
+    /// The management API with the admin key.
+    pub(crate) fn api(&self) -> &Client {
+        &self.api
+    }
+
+    /// The admin key.
+    pub(crate) fn key(&self) -> &'static str {
+        KEY
+    }
+
+    /// Pages through a list and answers all items.
+    pub(crate) async fn list(&self, path: &str) -> Vec<Value> {
+        let mut all = Vec::new();
+        let mut iterator = String::new();
+        loop {
+            let sign = if path.contains('?') { '&' } else { '?' };
+            let page = self
+                .api
+                .get(&format!("{path}{sign}limit=250{iterator}"))
+                .await
+                .expect(200);
+            all.extend(page["data"].as_array().expect("a list has data").clone());
+            match page["iterator"].as_str() {
+                Some(at) if page["done"] == false => iterator = format!("&iterator={at}"),
+                _ => return all,
+            }
+        }
+    }
+
+    /// SIGTERM, then the exit status.
+    pub(crate) async fn stop(mut self) -> (ExitStatus, Stopped) {
+        self.signal("TERM");
+        let status = self.wait_end(Duration::from_secs(40)).await;
+        (status, self.stopped())
+    }
+
+    /// SIGKILL: no goodbye.
+    pub(crate) fn kill(mut self) -> Stopped {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.stopped()
+    }
+
+    /// Starts another process on the same data, on another port, and waits for its end.
+    pub(crate) async fn second_start(&self) -> ExitStatus {
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let mut command = command(self.dir.path(), address, &self.settings);
+        let mut child = spawn_logged(&mut command, &self.dir.path().join("second.log"));
+        let ended = eventually("the second gateway gives up", SOON, async || {
+            child.try_wait().unwrap()
+        });
+        ended.await
+    }
+
+    /// Sends a signal by name.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.child.id().to_string())
+            .status()
+            .unwrap();
+        assert!(status.success(), "kill -{name}");
+    }
+
+    /// Waits for the end of the process.
+    pub(crate) async fn wait_end(&mut self, within: Duration) -> ExitStatus {
+        let child = &mut self.child;
+        eventually("the gateway ends", within, async || {
+            child.try_wait().unwrap()
+        })
+        .await
+    }
+
+    fn stopped(&self) -> Stopped {
+        Stopped {
+            address: self.address,
+            dir: Arc::clone(&self.dir),
+            settings: self.settings.clone(),
+        }
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.path().join("gateway.log")
+    }
+
+    /// What it logged so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            self.child.kill().unwrap();
+            self.child.wait().unwrap();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- gateway log\n{}", tail(&self.log_path()));
+        }
+    }
+}
+
+/// A gateway that is down; its data stays.
+pub(crate) struct Stopped {
+    address: SocketAddr,
+    dir: Arc<TempDir>,
+    settings: Vec<(String, String)>,
+}
+
+impl Stopped {
+    /// Starts again on the same data and the same address.
+    pub(crate) async fn start(self) -> Gateway {
+        Gateway::launch(self.dir, self.address, self.settings).await
+    }
+}
+
+/// The binary with everything a test needs set, and `settings` on top.
+fn command(dir: &Path, address: SocketAddr, settings: &[(String, String)]) -> Command {
+    let defaults = [
+        ("server.listen", address.to_string()),
+        ("storage.dir", dir.join("data").display().to_string()),
+        ("storage.reserve", "1MiB".to_owned()),
+        ("delivery.allow_networks", "127.0.0.0/8".to_owned()),
+        ("delivery.retry_schedule", "1,1,2".to_owned()),
+        ("log.level", "info".to_owned()),
+    ];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_posthaste"));
+    command.arg("serve").current_dir(dir);
+    command.env("POSTHASTE_ADMIN_KEY", KEY);
+    for (key, value) in defaults {
+        command.env(variable(key), value);
+    }
+    for (key, value) in settings {
+        command.env(variable(key), value);
+    }
+    command
+}
+
+/// `delivery.timeout` to `POSTHASTE__DELIVERY__TIMEOUT`.
+fn variable(key: &str) -> String {
+    format!("POSTHASTE__{}", key.to_uppercase().replace('.', "__"))
+}
+
+fn tail(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+/// Starts a program with both outputs appended to `log`.
+pub(crate) fn spawn_logged(command: &mut Command, log: &Path) -> Child {
+    let log = File::options().create(true).append(true).open(log).unwrap();
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"))
+}
+
+/// What a finished program left.
+pub(crate) struct Output {
+    pub(crate) success: bool,
+    pub(crate) text: String,
+}
+
+/// Runs a program with `input` on its standard input.
+pub(crate) fn run_to_end(command: &mut Command, input: &[u8]) -> Output {
+    let mut file = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut file, input).unwrap();
+    std::io::Seek::rewind(&mut file).unwrap();
+    let output = command
+        .stdin(Stdio::from(file))
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+    Output {
+        success: output.status.success(),
+        text: String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr),
+    }
+}
