@@ -26,11 +26,8 @@ fn is_problem(answer: &Answer, status: u16, code: &str, path: &str) {
 #[tokio::test]
 async fn paths_and_methods_that_do_not_exist_answer_json() {
     let gateway = Gateway::start().await;
-    for path in ["/api/v1/nothing", "/nothing", "/"] {
-        let answer = gateway
-            .get(&format!("//{path}").replace("///", "//"))
-            .send()
-            .await;
+    for path in ["/nothing", "//nothing", "//"] {
+        let answer = gateway.get(path).send().await;
         assert_eq!(answer.status, 404);
         let body = answer.json();
         assert_eq!(body["code"], "not_found");

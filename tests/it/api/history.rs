@@ -213,6 +213,7 @@ async fn attempts_of_one_millisecond_page_without_loss() {
 #[tokio::test]
 async fn states_are_shown_in_the_words_of_the_sdks() {
     let past = Past::start().await;
+    past.gateway.clock.advance(Duration::from_secs(1));
     past.gateway.endpoint("acme", "two").await;
     let message = past.gateway.message("acme", "a").await;
     past.attempt(&message, "one", 1, 500, retry()).await;
@@ -369,6 +370,7 @@ async fn replay_missing_takes_what_was_never_meant_for_the_endpoint() {
 async fn a_dry_run_says_who_would_get_it() {
     let past = Past::start().await;
     let body = json!({"url": "https://x.example/", "uid": "x", "channels": ["eu"]});
+    past.gateway.clock.advance(Duration::from_secs(1));
     past.gateway
         .post("/app/acme/endpoint", &body)
         .expect(201)

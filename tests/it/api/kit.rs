@@ -276,13 +276,14 @@ impl Gateway {
         }
     }
 
-    /// A call with the operator's key.
+    /// A call with the operator's key. Paths are below `/api/v1` unless they begin with `/api/`, or
+    /// with `//` for the root.
     pub(crate) fn call(&self, method: &str, path: &str) -> Call<'_> {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let uri = if path.starts_with("/api") || path.starts_with("//") {
-            path.trim_start_matches("//").to_owned()
-        } else {
-            format!("/api/v1{path}")
+        let uri = match path.strip_prefix('/') {
+            Some(bare) if bare.starts_with('/') => bare.to_owned(),
+            _ if path.starts_with("/api/") => path.to_owned(),
+            _ => format!("/api/v1{path}"),
         };
         Call {
             gateway: self,

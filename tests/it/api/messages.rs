@@ -317,8 +317,10 @@ proptest! {
                 let read = gateway.get(&format!("/app/acme/msg/{id}")).expect(200).await;
                 assert!(read.text().contains(&format!(r#""payload":{payload},"#)));
             }
-            let handed = gateway.handed.lock();
-            assert_eq!(handed[0].payload, payload.as_bytes());
+            while gateway.handed.lock().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(gateway.handed.lock()[0].payload, payload.as_bytes());
         });
     }
 }
