@@ -150,6 +150,23 @@ pub(super) async fn engine(
     })
 }
 
+fn lane(
+    config: &Config,
+    writer: Box<dyn store::Writer>,
+    clock: &Arc<dyn Clock>,
+    committed: mpsc::Sender<lane::Committed>,
+) -> Result<Lane, Error> {
+    let options = lane::Options {
+        queue: config.ingest.queue,
+        queue_bytes: config.ingest.queue_bytes.get(),
+        max_group: config.ingest.max_group,
+    };
+    Lane::start(writer, Arc::clone(clock), options, committed).map_err(|cause| Error::System {
+        what: "start the commit thread",
+        cause,
+    })
+}
+
 type Opened = (Box<dyn store::Writer>, Arc<dyn Reader>);
 
 /// Opening verifies the journals; the service manager is told that it takes as long as it takes.

@@ -148,7 +148,7 @@ impl Lane {
         &self,
         settlement: Settlement,
         durable: bool,
-    ) -> Result<oneshot::Receiver<Result<(), Error>>, (Error, Settlement)> {
+    ) -> Result<oneshot::Receiver<Result<(), Error>>, (Error, Box<Settlement>)> {
         let (reply, done) = oneshot::channel();
         let work = Work::Settle {
             settlement,
@@ -158,9 +158,9 @@ impl Lane {
         match self.work.try_send(work) {
             Ok(()) => Ok(done),
             Err(TrySendError::Full(Work::Settle { settlement, .. })) => {
-                Err((Error::Busy, settlement))
+                Err((Error::Busy, Box::new(settlement)))
             }
-            Err(_) => Err((Error::Failed, Settlement::default())),
+            Err(_) => Err((Error::Failed, Box::default())),
         }
     }
 
