@@ -77,18 +77,7 @@ pub(super) async fn engine(
     let (writer, reader) = open_store(config).await?;
     // Groups on their way to the scheduler; see `Lane::start` for what happens when it is full.
     let (committed_to, committed) = mpsc::channel(64);
-    let options = lane::Options {
-        queue: config.ingest.queue,
-        queue_bytes: config.ingest.queue_bytes.get(),
-        max_group: config.ingest.max_group,
-    };
-    let lane =
-        Lane::start(writer, Arc::clone(&shared), options, committed_to).map_err(|cause| {
-            Error::System {
-                what: "start the commit thread",
-                cause,
-            }
-        })?;
+    let lane = lane(config, writer, &shared, committed_to)?;
     // Changed endpoints; when it is full the change that is already stored waits.
     let (changed_to, changed) = mpsc::channel(64);
     let directory = Arc::new(Directory::load(reader.as_ref(), lane.clone(), changed_to)?);

@@ -64,6 +64,9 @@ pub enum Error {
     Failed,
 }
 
+/// Resolves when a settlement is applied.
+pub type Done = oneshot::Receiver<Result<(), Error>>;
+
 /// Cheap handle to the commit thread.
 #[derive(Clone)]
 pub struct Lane {
@@ -148,7 +151,7 @@ impl Lane {
         &self,
         settlement: Settlement,
         durable: bool,
-    ) -> Result<oneshot::Receiver<Result<(), Error>>, (Error, Box<Settlement>)> {
+    ) -> Result<Done, (Error, Box<Settlement>)> {
         let (reply, done) = oneshot::channel();
         let work = Work::Settle {
             settlement,

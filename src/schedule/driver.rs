@@ -396,7 +396,7 @@ impl<A: Attempts> Driver<A> {
                         break; // the next request must see this one applied
                     }
                 }
-                Err(cause) => task::answer(reply, Err(Error::Store(cause)));,
+                Err(cause) => task::answer(reply, Err(Error::Store(cause))),
             }
         }
         self.carry_out();

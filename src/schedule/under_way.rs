@@ -30,10 +30,20 @@ enum Stage {
 
 impl UnderWay {
     /// Hands it in, or keeps it until there is room.
-    pub(super) fn begin(lane: &Lane, number: u64, settlement: Settlement, replies: Replies) -> Self {
+    pub(super) fn begin(
+        lane: &Lane,
+        number: u64,
+        settlement: Settlement,
+        replies: Replies,
+    ) -> Self {
         let durable = !replies.is_empty();
         let stage = hand_in(lane, settlement, durable);
-        Self { number, replies, durable, stage }
+        Self {
+            number,
+            replies,
+            durable,
+            stage,
+        }
     }
 
     /// Hands it in if that failed for want of room.

@@ -195,7 +195,7 @@ async fn attempts_of_one_millisecond_page_without_loss() {
         ..Settlement::default()
     };
     let done = past.gateway.lane.settle(settlement, true);
-        done.ok().unwrap().await.unwrap().unwrap();
+    done.ok().unwrap().await.unwrap().unwrap();
     let mut seen = Vec::new();
     let mut query = String::from("limit=2");
     for _ in 0..4 {
