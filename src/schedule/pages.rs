@@ -29,6 +29,7 @@ pub fn read_page(reader: &dyn Reader, read: Read, now: Timestamp) -> Input {
                 read,
                 rows: Vec::new(),
                 more: true,
+                at: now,
             };
         }
     };
@@ -48,6 +49,7 @@ pub fn read_page(reader: &dyn Reader, read: Read, now: Timestamp) -> Input {
         read,
         rows: page,
         more,
+        at: now,
     }
 }
 
