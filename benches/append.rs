@@ -13,7 +13,8 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use posthaste::base::Timestamp;
 use posthaste::config::{Retention, Storage};
 use posthaste::model::{
-    AppNo, Attempt, ContentType, EndpointNo, Message, Outcome, Position, Trigger, Verdict,
+    AppNo, Attempt, ContentType, EndpointNo, Message, Outcome, ParkReason, Parked, ParkedKey,
+    Position, Trigger, Verdict,
 };
 use posthaste::store::fjall::Store;
 use posthaste::store::{Accept, Settlement, Writer};
@@ -106,6 +107,43 @@ fn settle(bench: &mut Criterion, dir: &Path) {
     group.finish();
 }
 
+/// Opening a store in which a million deliveries are parked.
+fn open_backlog(bench: &mut Criterion, dir: &Path) {
+    let mut writer = open(dir);
+    let lane = writer.lane();
+    for start in (0..1_000_000_u64).step_by(20_000) {
+        let park = (start..start + 20_000).map(|seq| parked(Position { lane, seq }));
+        let settlement = Settlement {
+            park: park.collect(),
+            ..Settlement::default()
+        };
+        writer.settle(&settlement).expect("the disk takes it");
+    }
+    drop(writer);
+    let mut group = bench.benchmark_group("open_backlog");
+    group.sample_size(10);
+    group.bench_function("1000000", |bench| {
+        bench.iter_with_large_drop(|| open(dir).lane())
+    });
+    group.finish();
+}
+
+fn parked(at: Position) -> Parked {
+    Parked {
+        key: ParkedKey {
+            endpoint: EndpointNo(1),
+            due: Timestamp::ZERO,
+            at,
+        },
+        attempts: 3,
+        base: 0,
+        reason: ParkReason::Retry,
+        trigger: Trigger::Scheduled,
+        bytes: 1024,
+        order_key: 0,
+    }
+}
+
 fn attempt(at: Position) -> Attempt {
     Attempt {
         at,
@@ -128,6 +166,8 @@ fn attempt(at: Position) -> Attempt {
 fn all(bench: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     append(bench, "append", dir.path());
+    let backlog = tempfile::tempdir().expect("a temporary directory");
+    open_backlog(bench, backlog.path());
     let memory = Path::new("/dev/shm");
     if memory.is_dir() {
         let dir = tempfile::tempdir_in(memory).expect("a temporary directory");

@@ -162,6 +162,7 @@ pub(super) async fn patch(mut cx: Cx) -> Answer {
                 "metadata": app.metadata,
             });
             merge(&mut whole, patch);
+            null_without_uid(&mut whole);
             let wanted = ApplicationIn::read(whole, &["body"])?;
             change(draft, &entry, wanted, now)
         })
@@ -182,6 +183,13 @@ pub(super) fn merge(target: &mut Value, mut patch: Value) {
         }
     }
     apply(target, patch);
+}
+
+/// After a merge an absent uid means "clear", which a PUT would read as "keep".
+pub(super) fn null_without_uid(whole: &mut Value) {
+    if let Value::Object(fields) = whole {
+        fields.entry("uid").or_insert(Value::Null);
+    }
 }
 
 fn apply(target: &mut Value, patch: Value) {

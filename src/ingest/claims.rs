@@ -52,7 +52,7 @@ impl Claims {
                 match self.try_claim(key) {
                     Ok(claim) => return claim,
                     // The semaphore has no permits: acquiring ends when it is closed.
-                    Err(other) => if other.acquire().await.is_err() {},
+                    Err(other) => drop(other.acquire().await),
                 }
             }
         };

@@ -447,8 +447,8 @@ mod tests {
         };
         assert!(message(sized(999).as_bytes(), &LIMITS).is_ok());
         assert!(message(sized(1000).as_bytes(), &LIMITS).is_ok());
-        let large = sized(1001);
-        let over = message(large.as_bytes(), &LIMITS);
+        let body = sized(1001);
+        let over = message(body.as_bytes(), &LIMITS);
         assert!(matches!(over, Err(Refused::TooLarge { limit: 1000 })));
         let deep = |n: usize| {
             let nested = "[".repeat(n - 2) + &"]".repeat(n - 2);

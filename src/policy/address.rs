@@ -1,7 +1,7 @@
 //! The address guard: which IP addresses may be called.
 //!
 //! Judged is the address itself, in numbers, after parsing and resolving; names and spellings are no
-//! matter here (S4 in `docs/security.md`). Only what is publicly routable passes; networks the
+//! matter here (`docs/adr/0020-address-guard.md`). Only what is publicly routable passes; networks the
 //! operator allows pass as well. An IPv6 address that carries an IPv4 address (NAT64, ISATAP) is no
 //! better than the one it carries.
 //!

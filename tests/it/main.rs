@@ -3,13 +3,16 @@
 //! They need `scripts/install-test-deps` (npm and PyPI packages, Prometheus); a missing one is a
 //! failure that names the script, never a skip.
 
+mod api;
 mod config;
-mod simulation;
-mod store;
 mod crash;
 mod gateway;
 mod kit;
 mod prometheus;
 mod real_payloads;
-mod sink;
 mod server;
+mod simulation;
+mod sink;
+mod ssrf;
+mod store;
+mod wire;

@@ -11,10 +11,9 @@ mod wanted;
 use std::sync::Arc;
 
 use http::StatusCode;
-use serde_json::json;
 
 use super::ApiState;
-use super::application::{creatable, merge, uid_taken};
+use super::application::{creatable, merge, null_without_uid, uid_taken};
 use super::error::{Code, Problem};
 use super::page::{List, Paging, select};
 use super::reply::Reply;
@@ -154,21 +153,12 @@ pub(super) async fn patch(mut cx: Cx) -> Answer {
     let changed = change(&cx, move |entry, endpoint| {
         let mut whole = wanted::as_sent(endpoint);
         merge(&mut whole, patch);
-        if whole.get("uid").is_none() {
-            merge_null_uid(&mut whole);
-        }
+        null_without_uid(&mut whole);
         let wanted = Wanted::read(Fields::body(whole)?, &state)?;
         rename(entry, endpoint, &wanted.uid)?;
         wanted.apply(endpoint, &state, now)
     });
     Ok(Reply::ok(&Out::of(&*changed.await?)))
-}
-
-/// After the merge an absent uid means "clear", which a PUT would read as "keep".
-fn merge_null_uid(whole: &mut serde_json::Value) {
-    if let Some(fields) = whole.as_object_mut() {
-        fields.insert(String::from("uid"), json!(null));
-    }
 }
 
 /// DELETE `…/endpoint/{endpoint_id}`: what it still had to get is cancelled, history stays.

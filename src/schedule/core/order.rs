@@ -17,7 +17,7 @@ use hashbrown::HashMap;
 use super::slot::Slot;
 use super::{Core, Kind, Read};
 use crate::base::Timestamp;
-use crate::model::{Message, Order, Parked, Position};
+use crate::model::{Delivery, Message, Order, Parked, Position};
 
 /// Keys of one endpoint that have something in memory or waiting for a retry.
 #[derive(Debug, Default)]
@@ -33,6 +33,8 @@ struct Key {
     until: Timestamp,
     /// Rows of this key that wait for a time and are not in memory.
     rows: u32,
+    /// The first of those rows, where it is known: nothing of the key may overtake it.
+    first: Option<Position>,
     /// Waiting in memory, in order; the first one may be queued or under way.
     waiting: BTreeSet<Position>,
     /// The one that is queued or under way.
@@ -44,14 +46,22 @@ impl Keys {
         (order == Order::Key).then(Box::default)
     }
 
-    /// The due time under which a delivery of `key` must wait, if it must. A `fresh` one also waits
-    /// behind rows that are due already, since those are older.
-    pub(super) fn behind(&self, key: u64, now: Timestamp, fresh: bool) -> Option<Timestamp> {
+    /// The due time under which a delivery of `key` must wait, if it must: behind the first one that
+    /// waits for its retry, and, if it is `fresh`, behind all that do, since those are older.
+    pub(super) fn behind(
+        &self,
+        key: u64,
+        at: Position,
+        now: Timestamp,
+        fresh: bool,
+    ) -> Option<Timestamp> {
         if key == 0 {
             return None;
         }
         let state = self.of.get(&key)?;
-        let must = state.until > now || (fresh && state.rows > 0);
+        let must = state.until > now
+            || state.first.is_some_and(|first| first != at)
+            || (fresh && state.rows > 0);
         // One millisecond at least, since zero marks backlog.
         must.then(|| state.until.max(now).max(Timestamp::from_millis(1)))
     }
@@ -77,12 +87,32 @@ impl Keys {
         }
     }
 
-    /// A row of the key was taken out of the store or into memory.
-    pub(super) fn claimed(&mut self, key: u64) {
+    /// A row is only in the store (again): it may be the first of its key.
+    pub(super) fn returned(&mut self, key: u64, at: Position) {
+        if key != 0 {
+            let state = self.of.entry(key).or_default();
+            state.rows += 1;
+            state.first = Some(state.first.map_or(at, |first| first.min(at)));
+        }
+    }
+
+    /// A row of the key was taken into memory.
+    pub(super) fn claimed(&mut self, key: u64, at: Position) {
         if let Some(state) = self.of.get_mut(&key) {
             state.rows = state.rows.saturating_sub(1);
+            state.first = state.first.filter(|first| *first != at);
         }
         self.tidy(key);
+    }
+
+    /// Counts the rows anew: they were changed from outside.
+    pub(super) fn reload(&mut self) {
+        self.loading = true;
+        for state in self.of.values_mut() {
+            state.rows = 0;
+            state.first = None;
+        }
+        self.of.retain(|_, state| !state.waiting.is_empty());
     }
 
     /// A delivery left memory for good; answers the next one of its key that may be queued.
@@ -111,6 +141,7 @@ impl Keys {
         let state = self.of.entry(key).or_default();
         state.until = until;
         state.rows += 1;
+        state.first = Some(at);
         state.turn = None;
         let mut behind = std::mem::take(&mut state.waiting);
         behind.remove(&at);
@@ -183,7 +214,14 @@ impl Core {
             return;
         };
         for (row, _) in rows {
-            keys.parked(row.order_key);
+            let delivery = Delivery {
+                at: row.key.at,
+                endpoint: row.key.endpoint,
+            };
+            if self.live.contains_key(&delivery) || self.unapplied.contains(&row.key) {
+                continue; // in memory, or just finished
+            }
+            keys.returned(row.order_key, row.key.at);
             if let Some(state) = keys.of.get_mut(&row.order_key) {
                 state.until = state.until.max(row.key.due);
             }

@@ -35,6 +35,11 @@ impl Unapplied {
         self.last_taken
     }
 
+    /// Whether the row is taken out already, whatever a page says.
+    pub(super) fn contains(&self, key: &ParkedKey) -> bool {
+        self.keys.contains(key)
+    }
+
     /// The store has applied everything up to `number`.
     pub(super) fn applied(&mut self, number: u64) {
         while self
@@ -102,7 +107,7 @@ impl Core {
         if let Some(due) = slot
             .keys
             .as_ref()
-            .and_then(|keys| keys.behind(order_key, now, true))
+            .and_then(|keys| keys.behind(order_key, message.at, now, true))
         {
             self.park_behind(row(delivery, due, course, bytes, order_key));
             return;
@@ -256,7 +261,7 @@ impl Core {
             at: key.at,
             endpoint: key.endpoint,
         };
-        if self.live.contains_key(&delivery) || self.unapplied.keys.contains(&key) {
+        if self.live.contains_key(&delivery) || self.unapplied.contains(&key) {
             return true; // in hand already, or just finished
         }
         let room = self.has_room();
@@ -288,9 +293,9 @@ impl Core {
         if let Some(keys) = slot.keys.as_mut() {
             let from_backlog = kind_of(key) == Kind::Backlog;
             if !from_backlog {
-                keys.claimed(parked.order_key);
+                keys.claimed(parked.order_key, key.at);
             }
-            if let Some(due) = keys.behind(parked.order_key, now, from_backlog) {
+            if let Some(due) = keys.behind(parked.order_key, key.at, now, from_backlog) {
                 self.unpark(key, parked.bytes);
                 self.park_behind(Parked {
                     key: ParkedKey { due, ..key },
@@ -342,10 +347,12 @@ impl Core {
         let mut waiting: Vec<Position> = slot.queue.drain(..).collect();
         if let Some(keys) = slot.keys.as_mut() {
             let live = &self.live;
-            waiting = keys.drain(|at| {
+            waiting.extend(keys.drain(|at| {
                 live.get(&Delivery { at, endpoint })
                     .is_some_and(|live| live.sending)
-            });
+            }));
+            waiting.sort_unstable();
+            waiting.dedup();
         }
         let mut stay = VecDeque::new();
         for at in waiting {
@@ -376,7 +383,7 @@ impl Core {
                     if is_retry(live.row) {
                         slot.retries_in_hand = slot.retries_in_hand.saturating_sub(1);
                         if let Some(keys) = slot.keys.as_mut() {
-                            keys.parked(live.order_key);
+                            keys.returned(live.order_key, delivery.at);
                         }
                     }
                 }

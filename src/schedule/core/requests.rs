@@ -4,7 +4,7 @@ use super::parked::row;
 use super::slot::Slot;
 use super::{Command, Core, Course, Ending, Kind, Plan, Stored};
 use crate::base::Timestamp;
-use crate::model::{Delivery, EndpointNo, EndpointState, ParkedKey, Trigger};
+use crate::model::{Delivery, EndpointNo, EndpointState, Parked, ParkedKey, Trigger};
 use crate::policy::health;
 
 use super::order::Keys;
@@ -97,13 +97,31 @@ impl Core {
                 once: stored.finished && !fresh,
             };
             match stored.row {
-                Some(row) => self.unpark(row.key, row.bytes),
+                Some(row) => self.take_out(&row),
                 None => out.push(Command::Ended(app, stored.bytes.into(), Ending::Reopened)),
             }
             // One millisecond at least, since zero marks backlog.
             let due = now.max(Timestamp::from_millis(1));
-            let due = if fresh { Timestamp::ZERO } else { due };
+            // What was never tried stays backlog: recovery looks for it there.
+            let backlog = fresh || stored.attempts == 0;
+            let due = if backlog { Timestamp::ZERO } else { due };
             self.park(row(delivery, due, course, stored.bytes, stored.order_key));
+            self.recount(delivery.endpoint);
+        }
+    }
+
+    /// Takes out a row that is not in memory.
+    fn take_out(&mut self, row: &Parked) {
+        self.unpark(row.key, row.bytes);
+        self.recount(row.key.endpoint);
+    }
+
+    /// At an endpoint with `order: key`: rows were changed past the count of its keys.
+    fn recount(&mut self, endpoint: EndpointNo) {
+        if let Some(slot) = self.slots.get_mut(&endpoint)
+            && slot.keys.is_some()
+        {
+            slot.start_reading();
         }
     }
 
@@ -124,7 +142,7 @@ impl Core {
                 continue;
             };
             let app = slot.plan.app;
-            self.unpark(row.key, row.bytes);
+            self.take_out(&row);
             self.settlement.cancelled.push(delivery);
             out.push(Command::Ended(app, row.bytes.into(), Ending::Cancelled));
         }
@@ -168,7 +186,7 @@ impl Slot {
             return;
         }
         if let Some(keys) = self.keys.as_mut() {
-            keys.loading = true;
+            keys.reload();
         }
         for (kind, due) in [(Kind::Backlog, 0), (Kind::Retry, 1)] {
             let due = Timestamp::from_millis(due);

@@ -17,13 +17,14 @@ use crate::base::Timestamp;
 use crate::model::{LaneId, Parked, Position};
 use crate::store::Error;
 
+use super::batch::{self, LaneRow};
 use super::reader::row;
-use super::record::{self, LaneRow};
+use super::record;
 use super::spaces::{Space, unreadable};
 use super::{FjallWriter, keys, message};
 
 /// Parked rows looked at, or event ids swept, in one step.
-const STEP: usize = 20_000;
+const STEP: usize = 5_000;
 
 /// Where housekeeping stands.
 #[derive(Debug, Default)]
@@ -32,6 +33,8 @@ pub(super) struct Expiry {
     walk: Option<Vec<u8>>,
     /// Per lane the oldest message seen parked during this walk.
     oldest: BTreeMap<LaneId, u64>,
+    /// The oldest day of lists and block of idempotency records when tables were last dropped.
+    dropped: Option<(u32, u32)>,
     /// The sweep over event ids goes on behind this key.
     sweep: Option<Vec<u8>>,
 }
@@ -58,7 +61,7 @@ pub(super) fn step(writer: &mut FjallWriter, now: Timestamp) -> Result<(), Error
     let cut = now.minus(writer.retention().messages);
     let oldest = std::mem::take(&mut writer.expiry.oldest);
     let mut moved = Vec::new();
-    for (lane, row) in &writer.lanes {
+    for (lane, row) in writer.lanes.iter().filter(|(_, row)| !row.is_expired()) {
         let settled = row.checkpoint.saturating_add(1);
         let held = oldest.get(lane).copied().unwrap_or(u64::MAX);
         let high = settled.min(held);
@@ -67,8 +70,13 @@ pub(super) fn step(writer: &mut FjallWriter, now: Timestamp) -> Result<(), Error
             moved.push((*lane, LaneRow { floor, ..*row }));
         }
     }
-    raise(writer, moved)?;
-    drop_tables(writer, now, cut)?;
+    let oldest_block = keys::bucket(now.minus(writer.retention().idempotency));
+    let reached = Some((keys::day(cut), oldest_block));
+    if !moved.is_empty() || writer.expiry.dropped != reached {
+        raise(writer, moved)?;
+        drop_tables(writer, keys::day(cut), oldest_block)?;
+        writer.expiry.dropped = reached;
+    }
     sweep_event_ids(writer)
 }
 
@@ -135,31 +143,22 @@ fn raise(writer: &mut FjallWriter, moved: Vec<(LaneId, LaneRow)>) -> Result<(), 
     if moved.is_empty() {
         return Ok(());
     }
-    let newest = writer.lanes.last_key_value().map(|(lane, _)| *lane);
     let mut commit = writer.start(moved.len());
     for (lane, row) in &moved {
         let key = keys::lane(*lane);
-        let spaces = writer.spaces();
-        if row.floor > row.last && row.last > 0 && Some(*lane) != newest {
-            commit.remove(spaces, Space::Meta, &key);
-        } else {
-            commit.put(spaces, Space::Meta, &key, record::lane(&key, *row));
-        }
+        let value = batch::lane(&key, *row);
+        commit.put(writer.spaces(), Space::Meta, &key, value);
     }
     writer.finish(commit, true)?;
     for (lane, row) in moved {
         writer.shared().floors.write().insert(lane, row.floor);
-        if row.floor > row.last && row.last > 0 && Some(lane) != newest {
-            writer.forget_lane(lane);
-        } else {
-            writer.lanes.insert(lane, row);
-        }
+        writer.expired(lane, row);
     }
     Ok(())
 }
 
 /// Drops the tables that lie below the floors as a whole.
-fn drop_tables(writer: &FjallWriter, now: Timestamp, cut: Timestamp) -> Result<(), Error> {
+fn drop_tables(writer: &FjallWriter, day: u32, block: u32) -> Result<(), Error> {
     let spaces = writer.spaces();
     let drop = |space: Space, low: Vec<u8>, high: Vec<u8>| {
         if low >= high {
@@ -179,12 +178,11 @@ fn drop_tables(writer: &FjallWriter, now: Timestamp, cut: Timestamp) -> Result<(
     }
     for kind in [keys::OF_APP, keys::OF_ENDPOINT] {
         let low = keys::list_days(kind, 0).to_vec();
-        let high = keys::list_days(kind, keys::day(cut)).to_vec();
+        let high = keys::list_days(kind, day).to_vec();
         drop(Space::Lists, low, high)?;
     }
-    let oldest = keys::bucket(now.minus(writer.retention().idempotency));
     let low = keys::idempotency_bucket(0).to_vec();
-    drop(Space::Idem, low, keys::idempotency_bucket(oldest).to_vec())
+    drop(Space::Idem, low, keys::idempotency_bucket(block).to_vec())
 }
 
 /// Removes some event ids whose message is gone.

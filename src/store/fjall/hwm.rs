@@ -40,6 +40,8 @@ pub(super) struct Mark {
     pub(super) at: Timestamp,
     /// Whether every commit wrote one before it was answered.
     pub(super) every_commit: bool,
+    /// Batches below this number may be missing: a loss was accepted before it.
+    pub(super) verify_from: u64,
     /// Per lane that still holds messages the last one acknowledged.
     pub(super) lanes: BTreeMap<LaneId, u64>,
 }
@@ -47,7 +49,7 @@ pub(super) struct Mark {
 impl Mark {
     fn encode(&self) -> Vec<u8> {
         let skipped = self.lanes.len().saturating_sub(MAX_LANES);
-        let mut out = Vec::with_capacity(64 + 12 * self.lanes.len());
+        let mut out = Vec::with_capacity(72 + 12 * self.lanes.len());
         out.put_slice(&MAGIC);
         out.put_u64(self.generation);
         out.put_u64(self.batch);
@@ -55,6 +57,7 @@ impl Mark {
         out.put_u32(self.highest_lane.0);
         out.put_u64(self.at.millis());
         out.put_u8(u8::from(self.every_commit));
+        out.put_u64(self.verify_from);
         out.put_u32(u32::try_from(self.lanes.len() - skipped).unwrap_or(0));
         for (lane, seq) in self.lanes.iter().skip(skipped) {
             out.put_u32(lane.0);
@@ -74,6 +77,7 @@ impl Mark {
             highest_lane: LaneId(u32::from_be_bytes(take(&mut from)?)),
             at: Timestamp::from_millis(u64::from_be_bytes(take(&mut from)?)),
             every_commit: take(&mut from)? == [1],
+            verify_from: u64::from_be_bytes(take(&mut from)?),
             lanes: BTreeMap::new(),
         };
         for _ in 0..u32::from_be_bytes(take(&mut from)?) {

@@ -7,8 +7,8 @@
 //! batch is zeros. Pure. Elsewhere: what to make of a find ([`super::preflight`]).
 #![deny(clippy::indexing_slicing)]
 
+use super::batch::BatchRecord;
 use super::keys::{is_batch, take};
-use super::record::BatchRecord;
 
 const TRAILER: [u8; 4] = *b"FJL\x03";
 /// To compare with, a page at a time.
@@ -26,8 +26,19 @@ pub(super) struct Scan {
     pub(super) good_end: usize,
     /// What follows it.
     pub(super) rest: Rest,
-    /// A good batch whose number does not follow the one before: its offset and the number missing.
-    pub(super) gap: Option<(usize, u64)>,
+    /// Good batches whose numbers do not follow the one before.
+    pub(super) gaps: Vec<Gap>,
+}
+
+/// Where batches are missing between two good ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Gap {
+    /// Offset of the batch behind the gap.
+    pub(super) at: usize,
+    /// The first number missing.
+    pub(super) missing: u64,
+    /// The number found instead.
+    pub(super) found: u64,
 }
 
 /// What stands behind the last good batch.
@@ -82,8 +93,12 @@ impl Scan {
     fn take(&mut self, batch: &Batch) {
         if let Some(record) = batch.record {
             let expected = self.last.map(|last| last.number.saturating_add(1));
-            if expected.is_some_and(|expected| expected != record.number) && self.gap.is_none() {
-                self.gap = Some((self.good_end, expected.unwrap_or(0)));
+            if let Some(missing) = expected.filter(|expected| *expected != record.number) {
+                self.gaps.push(Gap {
+                    at: self.good_end,
+                    missing,
+                    found: record.number,
+                });
             }
             self.first = self.first.or(Some(record));
             self.last = Some(record);
@@ -232,7 +247,7 @@ mod tests {
         bytes.extend([0; 100]);
         let scan = scan(&bytes);
         assert_eq!((scan.batches, scan.good_end), (3, end));
-        assert_eq!((scan.rest, scan.gap), (Rest::Clean, None));
+        assert_eq!((scan.rest, scan.gaps.len()), (Rest::Clean, 0));
         assert_eq!(scan.last.map(|last| last.number), Some(3));
     }
 
@@ -281,6 +296,11 @@ mod tests {
         let mut bytes = batch(1, true, b"one");
         let end = bytes.len();
         bytes.extend(batch(3, true, b"three"));
-        assert_eq!(scan(&bytes).gap, Some((end, 2)));
+        let gap = Gap {
+            at: end,
+            missing: 2,
+            found: 3,
+        };
+        assert_eq!(scan(&bytes).gaps, [gap]);
     }
 }

@@ -26,7 +26,7 @@ use super::format::Directory;
 use super::hwm::{Mark, MarkFile};
 use super::spaces::{Space, Spaces};
 use super::writer::{FjallWriter, Parts};
-use super::{Shared, keys, on_disk, open_failed, preflight, record, recover};
+use super::{Shared, batch, keys, on_disk, open_failed, preflight, record, recover};
 
 /// What was given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub fn accept_loss(
     let kept = directory.path.join(format!("lost-{}", now.millis()));
     keep(&directory, &kept).map_err(|error| on_disk("copy the files aside", &error))?;
     journals
-        .cut_at_damage(&kept)
+        .cut_at_damage(&kept, mark.as_ref().map_or(0, |mark| mark.verify_from))
         .map_err(|error| on_disk("cut the damaged journal", &error))?;
     renew(
         directory,
@@ -163,6 +163,7 @@ fn renew(
         generation: 0,
         batch: found.batch.number,
         hash: found.batch.hash,
+        verify_from: found.batch.number + 1,
         lanes: found
             .lanes
             .iter()
@@ -173,7 +174,7 @@ fn renew(
     };
     let mark_file = MarkFile::create(&directory.mark(), &fresh).map_err(fault)?;
     directory.sync().map_err(fault)?;
-    let from = found.batch.number + 1;
+    let from = fresh.verify_from;
     let parts = Parts {
         dir: directory,
         spaces,
@@ -194,7 +195,7 @@ fn renew(
     let spaces = writer.spaces();
     for (lane, row) in rows {
         let key = keys::lane(lane);
-        commit.put(spaces, Space::Meta, &key, record::lane(&key, row));
+        commit.put(spaces, Space::Meta, &key, batch::lane(&key, row));
     }
     for (key, n) in [
         (keys::VERIFY_FROM, from),

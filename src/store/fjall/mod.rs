@@ -5,7 +5,7 @@
 //! opens a new lane. What the checks find wrong stops the start ([`Error::Regressed`]); nothing is
 //! repaired silently (`reliability.md` D6).
 //!
-//! Read in this order: [`keys`] and [`record`] (what is stored), [`writer`] (how), [`reader`] and
+//! Read in this order: [`keys`], [`message`], [`record`] and [`batch`] (what is stored), [`writer`] (how), [`reader`] and
 //! [`lists`] (how it is read), [`recover`] and [`preflight`] (what an open checks), [`expire`] (what
 //! is dropped), [`verify`] and [`loss`] (offline). Elsewhere: the seam and its guarantees ([`super`]).
 
@@ -17,13 +17,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::RwLock;
 
-use crate::base::Timestamp;
 use crate::config::{HighWater, Retention, Storage};
 use crate::model::{LaneId, Position};
 
 use super::faults::Faults;
 use super::{Damage, Error};
 
+mod batch;
 mod expire;
 mod format;
 mod hwm;
@@ -204,6 +204,3 @@ fn open_failed(error: &::fjall::Error) -> Error {
         })),
     }
 }
-
-/// When nobody has a better idea of the time.
-const UNKNOWN: Timestamp = Timestamp::ZERO;

@@ -17,7 +17,7 @@ use crate::model::Position;
 use crate::store::{Damage, Error};
 
 use super::hwm::Mark;
-use super::journal::{Rest, Scan, scan};
+use super::journal::{Gap, Rest, Scan, scan};
 use super::{on_disk, remedy};
 
 /// All journals of a database, oldest first.
@@ -107,28 +107,23 @@ impl Journals {
 
     /// Cuts the first damaged journal behind its last good batch, or before a gap, and moves later
     /// journals to `kept`, which holds copies of all of them already.
-    pub(super) fn cut_at_damage(&self, kept: &Path) -> io::Result<()> {
+    pub(super) fn cut_at_damage(&self, kept: &Path, verify_from: u64) -> io::Result<()> {
         let mut before: Option<u64> = None;
         let mut damaged = false;
         for journal in &self.found {
             let scan = &journal.scan;
-            let follows = match (before, scan.first) {
-                (Some(before), Some(first)) => first.number == before.saturating_add(1),
-                _ => true,
-            };
-            if damaged || !follows {
-                damaged = true;
+            if damaged {
                 fs::remove_file(&journal.path)?;
                 continue;
             }
-            before = scan.last.map(|last| last.number).or(before);
-            if let Some((gap, _)) = scan.gap {
+            if let Some(gap) = journal.gap(before, verify_from) {
                 damaged = true;
-                journal.shorten(gap)?;
+                journal.shorten(gap.at)?;
             } else if scan.rest != Rest::Clean {
                 damaged = true;
                 journal.shorten(scan.good_end)?;
             }
+            before = scan.last.map(|last| last.number).or(before);
         }
         File::open(kept)?.sync_all()
     }
@@ -160,15 +155,13 @@ impl Journals {
         let mut before: Option<u64> = None;
         for (n, journal) in self.found.iter().enumerate() {
             let scan = &journal.scan;
-            if let Some((at, missing)) = scan.gap {
-                let found = format!("batch {missing} is missing in a journal");
-                return Err(journal.refuse(found, at, mark));
-            }
-            if let (Some(before), Some(first)) = (before, scan.first)
-                && first.number != before.saturating_add(1)
-            {
-                let found = format!("the batches from {} on are missing", before + 1);
-                return Err(journal.refuse(found, 0, mark));
+            if let Some(gap) = journal.gap(before, mark.verify_from) {
+                let found = format!(
+                    "the batches from {} to {} are missing",
+                    gap.missing,
+                    gap.found.saturating_sub(1)
+                );
+                return Err(journal.refuse(found, gap.at, mark));
             }
             before = scan.last.map(|last| last.number).or(before);
             let newest = n + 1 == self.found.len();
@@ -185,6 +178,20 @@ impl Journals {
 }
 
 impl Journal {
+    /// The first place where batches are missing, in it or before it, unless that was accepted.
+    fn gap(&self, before: Option<u64>, verify_from: u64) -> Option<Gap> {
+        let first = self.scan.first.map(|first| first.number);
+        let missing = before.map(|before| before.saturating_add(1));
+        let ahead = missing.zip(first).map(|(missing, found)| Gap {
+            at: 0,
+            missing,
+            found,
+        });
+        let ahead = ahead.filter(|gap| gap.missing != gap.found);
+        let mut gaps = ahead.into_iter().chain(self.scan.gaps.iter().copied());
+        gaps.find(|gap| gap.found > verify_from)
+    }
+
     fn shorten(&self, end: usize) -> io::Result<()> {
         let file = File::options().write(true).open(&self.path)?;
         file.set_len(u64::try_from(end).unwrap_or(u64::MAX))?;
@@ -199,7 +206,8 @@ impl Journal {
     ) -> Result<(), Error> {
         // Written with every commit, the mark alone knows what was acknowledged.
         let strict = mark.every_commit && high_water == HighWater::EveryCommit;
-        let acknowledged = mark.batch > last.unwrap_or(0);
+        // Without a batch in any journal all are in tables, and the check after opening knows more.
+        let acknowledged = last.is_some_and(|last| mark.batch > last);
         let found = match self.scan.rest {
             Rest::Clean => return Ok(()),
             Rest::Middle {
@@ -243,4 +251,119 @@ fn cut(journal: &Journal, aside: &Path) -> io::Result<()> {
     File::open(&copy)?.sync_all()?;
     File::open(aside)?.sync_all()?;
     journal.shorten(journal.scan.good_end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::fjall::batch::BatchRecord;
+
+    fn scanned(numbers: std::ops::RangeInclusive<u64>, rest: Rest) -> Scan {
+        let record = |number| {
+            let genesis = BatchRecord::GENESIS;
+            Some(BatchRecord { number, ..genesis })
+        };
+        if numbers.is_empty() {
+            return Scan {
+                rest,
+                ..Scan::default()
+            };
+        }
+        Scan {
+            first: record(*numbers.start()),
+            last: record(*numbers.end()),
+            rest,
+            ..Scan::default()
+        }
+    }
+
+    #[expect(clippy::reversed_empty_ranges, reason = "a journal without batches")]
+    const NONE: std::ops::RangeInclusive<u64> = 1..=0;
+
+    fn judge(scans: Vec<Scan>, mark: &Mark) -> bool {
+        let journal = |(number, scan)| Journal {
+            path: PathBuf::new(),
+            number,
+            scan,
+        };
+        let journals = Journals {
+            found: (1..).zip(scans).map(journal).collect(),
+            exists: true,
+        };
+        let high_water = if mark.every_commit {
+            HighWater::EveryCommit
+        } else {
+            HighWater::Interval
+        };
+        journals.judge(mark, high_water).is_ok()
+    }
+
+    fn mark(batch: u64, every_commit: bool) -> Mark {
+        Mark {
+            batch,
+            every_commit,
+            ..Mark::default()
+        }
+    }
+
+    fn middle(synced: bool) -> Rest {
+        Rest::Middle {
+            at: 9,
+            batches: 1,
+            synced,
+        }
+    }
+
+    #[test]
+    fn an_end_is_cut_only_if_nothing_acknowledged_can_be_in_it() {
+        let lazy = || Rest::BadSum { lazy: true };
+        let bad = || Rest::BadSum { lazy: false };
+        // What stands behind batch 5, the mark's batch, whether each commit wrote it, may it be cut?
+        let table = [
+            (Rest::Clean, 9, false, true),
+            (Rest::Torn, 5, false, true),
+            (Rest::Torn, 6, false, false),
+            (lazy(), 5, false, true),
+            (lazy(), 6, false, false),
+            (bad(), 5, false, false),
+            (bad(), 5, true, true),
+            (bad(), 6, true, false),
+            (middle(false), 5, false, true),
+            (middle(false), 6, false, false),
+            (middle(true), 5, false, false),
+            (middle(true), 5, true, true),
+            (middle(true), 6, true, false),
+        ];
+        for (rest, batch, every_commit, may_be_cut) in table {
+            let scan = scanned(1..=5, rest.clone());
+            let found = judge(vec![scan], &mark(batch, every_commit));
+            assert_eq!(found, may_be_cut, "{rest:?}, mark {batch}, {every_commit}");
+        }
+    }
+
+    #[test]
+    fn a_torn_first_batch_of_a_new_journal_is_left_to_the_check_after_opening() {
+        assert!(judge(vec![scanned(NONE, Rest::Torn)], &mark(7, false)));
+    }
+
+    #[test]
+    fn journals_must_follow_each_other_and_only_the_newest_may_be_torn() {
+        let clean = |numbers| scanned(numbers, Rest::Clean);
+        let none = mark(0, false);
+        assert!(judge(vec![clean(3..=5), clean(NONE), clean(6..=7)], &none));
+        assert!(!judge(vec![clean(3..=5), clean(7..=8)], &none));
+        let torn = scanned(3..=5, Rest::Torn);
+        assert!(!judge(vec![torn, clean(6..=7)], &none));
+    }
+
+    #[test]
+    fn an_accepted_gap_is_no_gap() {
+        let scans = || vec![scanned(3..=5, Rest::Clean), scanned(9..=10, Rest::Clean)];
+        let accepted = |verify_from| Mark {
+            verify_from,
+            ..Mark::default()
+        };
+        assert!(judge(scans(), &accepted(9)));
+        assert!(!judge(scans(), &accepted(8)));
+    }
 }

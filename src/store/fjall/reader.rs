@@ -21,7 +21,7 @@ use crate::store::{
 };
 
 use super::spaces::{Space, Spaces, unreadable};
-use super::{Shared, keys, lists, message, record, writer};
+use super::{Shared, batch, keys, lists, message, record, writer};
 
 /// Reads of an embedded store.
 pub struct FjallReader {
@@ -115,21 +115,23 @@ impl Reader for FjallReader {
         let mut lanes = Vec::new();
         for guard in view.prefix(self.spaces.of(Space::Meta), [keys::LANE]) {
             let (key, value) = row(guard)?;
-            let (id, lane) = record::read_lane(&key, &value)?;
+            let (id, lane) = batch::read_lane(&key, &value)?;
             let newest = view.prefix(messages, id.0.to_be_bytes()).next_back();
             let stored = newest.map(row).transpose()?.map_or(0, |(key, _)| {
                 let place = key.first_chunk::<12>().copied();
                 place.map_or(0, |place| Position::from_bytes(place).seq)
             });
-            lanes.push(Lane {
+            let (last, floor) = (stored.max(lane.last), lane.floor);
+            let lane = Lane {
                 id,
                 checkpoint: lane.checkpoint,
-                last: stored.max(lane.last),
-            });
+                last,
+            };
+            lanes.push((lane, last == 0 || floor > last));
         }
-        let newest = lanes.last().map(|lane| lane.id);
-        lanes.retain(|lane| lane.last > 0 || Some(lane.id) == newest);
-        Ok(lanes)
+        let newest = lanes.last().map(|(lane, _)| lane.id);
+        lanes.retain(|(lane, is_empty)| !is_empty || Some(lane.id) == newest);
+        Ok(lanes.into_iter().map(|(lane, _)| lane).collect())
     }
 
     fn parked(

@@ -12,10 +12,11 @@ use ::fjall::{Readable as _, Snapshot};
 use crate::model::{LaneId, Position};
 use crate::store::{Damage, Error};
 
+use super::batch::{self, BatchRecord, LaneRow};
 use super::hwm::Mark;
 use super::keys::{self, RING};
 use super::reader::row;
-use super::record::{self, BatchRecord, LaneRow};
+use super::record;
 use super::remedy;
 use super::spaces::{Space, Spaces, unreadable};
 
@@ -76,7 +77,7 @@ pub(super) fn gather(spaces: &Spaces) -> Result<Found, Error> {
     let mut lanes = BTreeMap::new();
     for guard in check.view.prefix(spaces.of(Space::Meta), [keys::LANE]) {
         let (key, value) = row(guard)?;
-        let (lane, row) = record::read_lane(&key, &value)?;
+        let (lane, row) = batch::read_lane(&key, &value)?;
         let last = check.last_stored(lane)?;
         lanes.insert(lane, LaneRow { last, ..row });
     }
@@ -300,7 +301,7 @@ impl Check<'_> {
         let key = keys::lane(at.lane);
         let value = self.view.get(self.spaces.of(Space::Meta), key);
         match value.map_err(|error| unreadable(&error))? {
-            Some(value) => Ok(record::read_lane(&key, &value)?.1.floor > at.seq),
+            Some(value) => Ok(batch::read_lane(&key, &value)?.1.floor > at.seq),
             None => Ok(true),
         }
     }
@@ -318,7 +319,7 @@ impl Check<'_> {
         let mut lanes = BTreeMap::new();
         for guard in self.view.prefix(self.spaces.of(Space::Meta), [keys::LANE]) {
             let (key, value) = row(guard)?;
-            let (lane, mut found) = record::read_lane(&key, &value)?;
+            let (lane, mut found) = batch::read_lane(&key, &value)?;
             let stored = self.last_stored(lane)?;
             if stored < found.last && found.floor <= found.last {
                 let what = String::from("messages are missing at the end of a lane");
@@ -388,3 +389,6 @@ impl Check<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

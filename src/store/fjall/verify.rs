@@ -16,10 +16,11 @@ use crate::config::{HighWater, Storage};
 use crate::model::{LaneId, Position};
 use crate::store::Error;
 
+use super::batch::{self, BatchRecord};
 use super::format::Directory;
 use super::hwm::{Mark, MarkFile};
 use super::reader::row;
-use super::record::{self, BatchRecord};
+use super::record;
 use super::spaces::{Space, Spaces};
 use super::{keys, message, on_disk, open_failed, preflight, recover};
 
@@ -161,7 +162,12 @@ impl Check<'_> {
     }
 
     fn record(&mut self, space: Space, key: &[u8], value: &Bytes) -> Result<(), Error> {
-        if space != Space::Messages && keys::is_marker(key) {
+        let is_marker = match space {
+            Space::Messages | Space::Meta => false,
+            Space::Attempts => keys::is_attempts_marker(key),
+            _ => keys::is_marker(key),
+        };
+        if is_marker {
             return record::read_number(key, value).map(drop);
         }
         match space {
@@ -198,7 +204,7 @@ impl Check<'_> {
             return Ok(());
         }
         if key.first() == Some(&keys::LANE) {
-            let (lane, row) = record::read_lane(key, value)?;
+            let (lane, row) = batch::read_lane(key, value)?;
             self.floors.insert(lane, row.floor);
             return Ok(());
         }

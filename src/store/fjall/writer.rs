@@ -26,13 +26,14 @@ use crate::store::{
     StoredAnswer, Writer,
 };
 
+use super::batch::{self, BatchRecord, LaneRow};
 use super::expire::Expiry;
 use super::format::Directory;
 use super::hwm::{Mark, MarkFile};
-use super::record::{AppRow, BatchRecord, LaneRow};
+use super::record::AppRow;
 use super::recover::Found;
 use super::spaces::{Space, Spaces};
-use super::{Shared, UNKNOWN, keys, message, record};
+use super::{Shared, keys, message, record};
 
 /// The mark is written at most this often unless every commit wants it.
 const MARK_EVERY: Duration = Duration::from_secs(1);
@@ -60,6 +61,8 @@ pub struct FjallWriter {
     pub(super) lanes: BTreeMap<LaneId, LaneRow>,
     pub(super) expiry: Expiry,
     dead: bool,
+    /// The last batch that the written mark names.
+    marked: u64,
     /// What the faults planned for the call under way.
     planned: Option<Fault>,
 }
@@ -112,6 +115,7 @@ impl FjallWriter {
             lanes: found.lanes,
             expiry: Expiry::default(),
             dead: false,
+            marked: 0,
             planned: None,
         };
         this.lanes.insert(lane, LaneRow::default());
@@ -124,10 +128,10 @@ impl FjallWriter {
             spaces,
             Space::Meta,
             &key,
-            record::lane(&key, LaneRow::default()),
+            batch::lane(&key, LaneRow::default()),
         );
         this.finish(commit, true)?;
-        this.write_mark(UNKNOWN)?;
+        this.write_mark(Timestamp::ZERO)?;
         Ok(this)
     }
 
@@ -244,6 +248,9 @@ impl FjallWriter {
     /// Writes the mark if its time has come.
     fn maybe_mark(&mut self, now: Timestamp) -> Result<(), Error> {
         let mark = &self.parts.mark;
+        if mark.batch == self.marked {
+            return Ok(());
+        }
         let stepped_back = now < mark.at;
         if self.parts.every_commit || stepped_back || now.since(mark.at) >= MARK_EVERY {
             return self.write_mark(now);
@@ -254,15 +261,20 @@ impl FjallWriter {
     fn write_mark(&mut self, now: Timestamp) -> Result<(), Error> {
         self.parts.mark.at = now;
         match self.parts.mark_file.write(&self.parts.mark) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.marked = self.parts.mark.batch;
+                Ok(())
+            }
             Err(error) => Err(self.die("the high-water mark cannot be written", &error)),
         }
     }
 
-    /// Forgets a lane whose messages are all gone.
-    pub(super) fn forget_lane(&mut self, lane: LaneId) {
-        self.lanes.remove(&lane);
-        self.parts.mark.lanes.remove(&lane);
+    /// Takes over the raised floor of a lane; the mark names only lanes that still hold messages.
+    pub(super) fn expired(&mut self, lane: LaneId, row: LaneRow) {
+        self.lanes.insert(lane, row);
+        if row.is_expired() && lane != self.batch.tail.lane {
+            self.parts.mark.lanes.remove(&lane);
+        }
     }
 
     fn lay_out(&self, batch: &mut [Accept], commit: &mut Commit) -> Result<(), Error> {
@@ -394,7 +406,7 @@ impl Writer for FjallWriter {
         let moved = self.moved(&settlement.checkpoint);
         for (lane, row) in &moved {
             let key = keys::lane(*lane);
-            commit.put(spaces, Space::Meta, &key, record::lane(&key, *row));
+            commit.put(spaces, Space::Meta, &key, batch::lane(&key, *row));
         }
         self.finish(commit, false)?;
         self.lanes.extend(moved);
@@ -468,13 +480,11 @@ impl Writer for FjallWriter {
         }
         let tail = commit.tail;
         let spaces = &self.parts.spaces;
-        if let Some(row) = self.lanes.get(&tail.lane).copied() {
-            let row = LaneRow {
-                last: tail.seq,
-                ..row
-            };
+        if let Some(row) = self.lanes.get_mut(&tail.lane) {
+            row.last = tail.seq;
+            let row = *row;
             let key = keys::lane(tail.lane);
-            commit.put(spaces, Space::Meta, &key, record::lane(&key, row));
+            commit.put(spaces, Space::Meta, &key, batch::lane(&key, row));
         }
         if spaces.of(Space::Messages).first_key_value().is_none() {
             // Number 0 of a lane is never a message. Only an empty log needs it: one that has
@@ -485,11 +495,14 @@ impl Writer for FjallWriter {
         self.finish(commit, true)?;
         self.write_mark(now)?;
         if let Err(error) = super::expire::step(self, now) {
-            return Err(match error {
-                // Nothing of this call is in doubt: what could not be read stays for the next time.
-                Error::Corrupt { .. } => return Ok(()),
-                other => other,
-            });
+            return match error {
+                // What could not be read stays where it is; the next open or check reports it.
+                Error::Corrupt { .. } => Ok(()),
+                Error::Doubtful(_) => Err(error),
+                Error::NotApplied(_) | Error::Unavailable(_) | Error::Regressed(_) => {
+                    Err(self.die("housekeeping failed", &error))
+                }
+            };
         }
         Ok(())
     }

@@ -1,3 +1,5 @@
+//! The reference store keeps its promises to the seam.
+
 use bytes::Bytes;
 
 use super::*;

@@ -1,6 +1,6 @@
 //! Random operation of everything at once: nothing is lost, nothing is in two states.
 //!
-//! `POSTHASTE_SEEDS` sets how many seeds are run, `POSTHASTE_SEED` runs one.
+//! Seeds: see [`super::seeds`].
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use posthaste::model::{Delivery, FailureKind, Order, Verdict};
 use posthaste::schedule::core::Settings;
 use rand::RngExt;
 
-use super::{Answer, DAY, Sim, plan};
+use super::{Answer, DAY, Sim, plan, seeds};
 
 const ANSWERS: [Answer; 7] = [
     Answer::Status(200),
@@ -19,14 +19,6 @@ const ANSWERS: [Answer; 7] = [
     Answer::Fails(FailureKind::TimeoutTotal),
     Answer::Fails(FailureKind::Reset),
 ];
-
-fn seeds() -> Vec<u64> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    match number("POSTHASTE_SEED") {
-        Some(seed) => vec![seed],
-        None => (0..number("POSTHASTE_SEEDS").unwrap_or(150)).collect(),
-    }
-}
 
 fn world(seed: u64) -> Sim {
     let settings = Settings {

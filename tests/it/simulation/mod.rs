@@ -4,7 +4,7 @@
 //! event to the next, so days of retries take milliseconds. What the driver does in a running gateway
 //! (settle, read pages, recover) is done here step by step against `store::model`.
 
-#![expect(clippy::unwrap_used, reason = "test kit")]
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "test kit")]
 
 mod chaos;
 mod limits;
@@ -96,7 +96,7 @@ pub(crate) struct Sim {
     writer: ModelWriter,
     settings: Settings,
     pub(crate) peers: BTreeMap<EndpointNo, Peer>,
-    ends: BinaryHeap<Reverse<(Timestamp, u64, Delivery, u16)>>,
+    ends: BinaryHeap<Reverse<(Timestamp, u64, Delivery)>>,
     count: u64,
     /// Settle at most this often: what a crash loses.
     pub(crate) settle_every: Duration,
@@ -393,10 +393,10 @@ impl Sim {
                 if *at > self.now {
                     break;
                 }
-                let Some(Reverse((_, _, delivery, no))) = self.ends.pop() else {
+                let Some(Reverse((_, _, delivery))) = self.ends.pop() else {
                     break;
                 };
-                self.end(delivery, no);
+                self.end(delivery);
             }
             if self.core.next_wakeup().is_some_and(|at| at <= self.now) {
                 self.step(Input::Tick);
@@ -459,15 +459,11 @@ impl Sim {
             at: job.message.at,
             endpoint: job.endpoint,
         };
-        self.ends.push(Reverse((
-            self.now.plus(peer.takes),
-            self.count,
-            delivery,
-            job.no,
-        )));
+        self.ends
+            .push(Reverse((self.now.plus(peer.takes), self.count, delivery)));
     }
 
-    fn end(&mut self, delivery: Delivery, no: u16) {
+    fn end(&mut self, delivery: Delivery) {
         let peer = self.peers.get_mut(&delivery.endpoint).unwrap();
         peer.under_way -= 1;
         let takes = peer.takes;
@@ -534,5 +530,14 @@ impl Sim {
             open, self.open,
             "open deliveries; {rows_in_memory} rows are in memory"
         );
+    }
+}
+
+/// The seeds of a random test: `POSTHASTE_SEEDS` sets how many are run, `POSTHASTE_SEED` runs one.
+pub(crate) fn seeds() -> Vec<u64> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    match number("POSTHASTE_SEED") {
+        Some(seed) => vec![seed],
+        None => (0..number("POSTHASTE_SEEDS").unwrap_or(100)).collect(),
     }
 }

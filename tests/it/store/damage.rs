@@ -481,7 +481,11 @@ fn a_flipped_bit_in_a_table_is_never_read_as_a_message() {
     options.memtable = ByteSize::kib(64);
     let (mut writer, reader) = open(&options).unwrap();
     let at = Timestamp::from_millis(1_767_600_000_000);
-    let is_large = |path: &PathBuf| fs::metadata(path).is_ok_and(|about| about.len() > 3000);
+    // The first key space is that of the messages.
+    let is_large = |path: &PathBuf| {
+        let of_messages = path.to_string_lossy().contains("/keyspaces/1/");
+        of_messages && fs::metadata(path).is_ok_and(|about| about.len() > 3000)
+    };
     let mut last = 0;
     while !tables(dir.path()).iter().any(is_large) {
         assert!(last < 100_000, "tables are written while messages come in");
@@ -504,5 +508,38 @@ fn a_flipped_bit_in_a_table_is_never_read_as_a_message() {
             unread.count() > 0,
             "a damaged block is an error, not a missing message"
         );
+    }
+}
+
+#[test]
+fn after_an_accepted_loss_behind_flushed_tables_the_store_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = storage(dir.path());
+    options.memtable = ByteSize::kib(64);
+    let (mut writer, reader) = open(&options).unwrap();
+    let at = Timestamp::from_millis(1_767_600_000_000);
+    for seq in 0..100 {
+        let mut batch: Vec<_> = (0..20).map(|_| accept(1, at, 500)).collect();
+        writer.append(&mut batch).unwrap();
+        writer.settle(&parks(seq * 20 + 1)).unwrap();
+    }
+    drop((writer, reader));
+    trim(dir.path());
+    break_the_middle(dir.path());
+    let (lane, good, acked) = lane_of(open(&options).err().unwrap());
+    assert_eq!(acked, 2000);
+    accept_loss(dir.path(), lane, good, Timestamp::ZERO).unwrap();
+    for n in 1..4 {
+        let (mut writer, reader) = open(&options).unwrap();
+        for seq in 1..=good {
+            assert!(
+                reader.message(position(seq)).unwrap().is_some(),
+                "message {seq}"
+            );
+        }
+        reader.fetch(position(0), usize::MAX).unwrap();
+        let mut batch = [accept(1, at, 10)];
+        writer.append(&mut batch).unwrap();
+        assert_eq!(batch[0].message.at.lane, LaneId(2 + n));
     }
 }

@@ -1,6 +1,8 @@
 //! The store behind its seam: one suite for every implementation, and damage to the embedded one.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test kit")]
 
 mod conformance;
 mod damage;
 mod open;
+mod retention;
 mod world;

@@ -1,7 +1,6 @@
 //! The test kit of the store suites: a reference and an embedded store side by side.
 //!
 //! Owns: a history of calls, given to both, and the comparison of everything that can be read.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "test kit")]
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,0 +1,194 @@
+//! Each limit at n - 1, n and n + 1 (T50), and what overload looks like.
+
+use posthaste::base::ByteSize;
+use posthaste::store::model::Model;
+use serde_json::json;
+
+use super::kit::Gateway;
+
+#[tokio::test]
+async fn the_payload_limit_is_exact() {
+    let gateway = Gateway::with(|config| config.ingest.max_body = ByteSize::bytes(1000)).await;
+    gateway.app("acme").await;
+    let body = |n: usize| {
+        let pad = "x".repeat(n - r#"{"a":""}"#.len());
+        format!(r#"{{"eventType":"a","payload":{{"a":"{pad}"}}}}"#)
+    };
+    for n in [999, 1000] {
+        gateway
+            .call("POST", "/app/acme/msg")
+            .body(body(n))
+            .expect(202)
+            .await;
+    }
+    let over = gateway
+        .call("POST", "/app/acme/msg")
+        .body(body(1001))
+        .send()
+        .await;
+    assert_eq!(over.problem(), (413, "payload_too_large".to_owned()));
+    let huge = gateway
+        .call("POST", "/app/acme/msg")
+        .body(body(100_000))
+        .send()
+        .await;
+    assert_eq!(huge.problem(), (413, "payload_too_large".to_owned()));
+}
+
+#[tokio::test]
+async fn other_bodies_end_at_one_mebibyte() {
+    let gateway = Gateway::start().await;
+    let body = |n: usize| {
+        let pad = " ".repeat(n - r#"{"name":"a"}"#.len());
+        format!(r#"{{"name":"a"{pad}}}"#)
+    };
+    gateway
+        .call("POST", "/app")
+        .body(body(1 << 20))
+        .expect(201)
+        .await;
+    let over = gateway
+        .call("POST", "/app")
+        .body(body((1 << 20) + 1))
+        .send()
+        .await;
+    assert_eq!(over.problem(), (413, "payload_too_large".to_owned()));
+}
+
+#[tokio::test]
+async fn nesting_ends_at_64_levels() {
+    let gateway = Gateway::start().await;
+    gateway.app("acme").await;
+    let body = |n: usize| {
+        let (open, close) = ("[".repeat(n - 2), "]".repeat(n - 2));
+        format!(r#"{{"eventType":"a","payload":{{"a":{open}{close}}}}}"#)
+    };
+    gateway
+        .call("POST", "/app/acme/msg")
+        .body(body(63))
+        .expect(202)
+        .await;
+    gateway
+        .call("POST", "/app/acme/msg")
+        .body(body(64))
+        .expect(202)
+        .await;
+    let over = gateway
+        .call("POST", "/app/acme/msg")
+        .body(body(65))
+        .send()
+        .await;
+    assert_eq!(over.mistakes(), [("body".to_owned(), "limit".to_owned())]);
+}
+
+#[tokio::test]
+async fn batches_end_at_their_lines_and_bytes() {
+    let gateway = Gateway::with(|config| {
+        config.ingest.max_batch_lines = 3;
+        config.ingest.max_batch_body = ByteSize::bytes(200);
+    })
+    .await;
+    gateway.app("acme").await;
+    let line = "{\"eventType\":\"a\",\"payload\":{}}\n";
+    let send = |n: usize| {
+        let call = gateway
+            .call("POST", "/app/acme/msg/batch")
+            .kind("application/x-ndjson");
+        call.body(line.repeat(n))
+    };
+    send(2).expect(202).await;
+    send(3).expect(202).await;
+    assert_eq!(
+        send(4).send().await.problem(),
+        (413, "payload_too_large".to_owned())
+    );
+    assert_eq!(
+        send(40).send().await.problem(),
+        (413, "payload_too_large".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn pending_deliveries_of_an_application_have_an_end() {
+    let gateway = Gateway::with(|config| {
+        config.ingest.max_pending_per_app = 10;
+        config.ingest.soft_watermark = 0.5;
+    })
+    .await;
+    gateway.app("acme").await;
+    gateway.app("other").await;
+    gateway.endpoint("acme", "one").await;
+    gateway.endpoint("acme", "two").await;
+    let body = json!({"eventType": "a", "payload": {}});
+    let mut warned = Vec::new();
+    for _ in 0..5 {
+        let made = gateway.post("/app/acme/msg", &body).expect(202).await;
+        warned.push(made.header("x-posthaste-warning").is_some());
+    }
+    assert_eq!(warned, [false, false, false, true, true], "from 5 of 10 on");
+    let refused = gateway.post("/app/acme/msg", &body).send().await;
+    assert_eq!(refused.problem(), (503, "overloaded".to_owned()));
+    assert_eq!(refused.header("retry-after"), Some("5"));
+    gateway.post("/app/other/msg", &body).expect(202).await;
+    let snapshot = gateway.directory.snapshot();
+    assert_eq!(snapshot.total().pending().0, 10);
+    snapshot.app("acme").unwrap().load.remove(2, 4);
+    gateway.post("/app/acme/msg", &body).expect(202).await;
+}
+
+#[tokio::test]
+async fn a_batch_stops_at_the_pending_limit_line_by_line() {
+    let gateway = Gateway::with(|config| config.ingest.max_pending = 3).await;
+    gateway.app("acme").await;
+    gateway.endpoint("acme", "one").await;
+    let line = "{\"eventType\":\"a\",\"payload\":{}}\n";
+    let call = gateway
+        .call("POST", "/app/acme/msg/batch")
+        .kind("application/x-ndjson");
+    let answer = call.body(line.repeat(5)).expect(202).await;
+    let count = |status: &str| answer.text().matches(status).count();
+    assert_eq!((count("\"status\":202"), count("\"status\":503")), (3, 2));
+    let ready = gateway.get("//ready").anonymous().send().await;
+    assert_eq!(ready.status, 503);
+}
+
+#[tokio::test]
+async fn a_throttled_application_gets_429_with_a_time() {
+    let gateway = Gateway::start().await;
+    let app = json!({"name": "slow", "uid": "slow", "rateLimit": 2});
+    gateway.post("/app", &app).expect(201).await;
+    gateway.message("slow", "a").await;
+    gateway.message("slow", "a").await;
+    let body = json!({"eventType": "a", "payload": {}});
+    let refused = gateway.post("/app/slow/msg", &body).send().await;
+    assert_eq!(refused.problem(), (429, "rate_limited".to_owned()));
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    gateway.clock.advance(std::time::Duration::from_millis(500));
+    gateway.message("slow", "a").await;
+}
+
+#[tokio::test]
+async fn a_short_disk_is_507_and_nothing_is_accepted() {
+    let gateway = Gateway::start().await;
+    gateway.app("acme").await;
+    gateway.endpoint("acme", "one").await;
+    gateway.lane.refuse_messages(true);
+    let body = json!({"eventType": "a", "payload": {}});
+    let refused = gateway.post("/app/acme/msg", &body).send().await;
+    assert_eq!(refused.problem(), (507, "storage_low".to_owned()));
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(gateway.directory.snapshot().total().pending(), (0, 0));
+    gateway.lane.refuse_messages(false);
+    gateway.message("acme", "a").await;
+}
+
+#[tokio::test]
+async fn what_a_deleted_application_had_pending_leaves_the_sum() {
+    let gateway = Gateway::over(&Model::new(), |_| ());
+    gateway.app("acme").await;
+    gateway.endpoint("acme", "one").await;
+    gateway.message("acme", "a").await;
+    assert_eq!(gateway.directory.snapshot().total().pending().0, 1);
+    gateway.call("DELETE", "/app/acme").expect(204).await;
+    assert_eq!(gateway.directory.snapshot().total().pending(), (0, 0));
+}

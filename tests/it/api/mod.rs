@@ -1,0 +1,11 @@
+//! The HTTP API: the real router, lane and directory over the in-memory store; no sockets.
+
+mod kit;
+
+mod auth;
+mod errors;
+mod history;
+mod idempotency;
+mod limits;
+mod messages;
+mod objects;

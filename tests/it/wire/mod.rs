@@ -1,0 +1,9 @@
+//! The outgoing wire: real sockets, receivers that keep to no rules.
+
+#![expect(clippy::unwrap_used, reason = "test support outside of test functions")]
+
+mod bombs;
+mod headers;
+pub(crate) mod kit;
+mod network;
+mod tls;
