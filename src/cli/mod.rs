@@ -84,8 +84,9 @@ fn complain(error: &(dyn std::error::Error + 'static), code: u8) -> ExitCode {
         text.push_str(&format!(": {next}"));
         cause = next.source();
     }
-    if writeln!(std::io::stderr(), "{text}").is_err() {} // nobody listens; the code still tells
-    ExitCode::from(code)
+    match writeln!(std::io::stderr(), "{text}") {
+        Ok(()) | Err(_) => ExitCode::from(code), // if nobody listens, the code still tells
+    }
 }
 
 /// Prints a line for the person at the terminal.

@@ -1,4 +1,4 @@
-//! The reference store keeps its promises to the seam.
+//! What a crash and a planned fault do to the reference.
 
 use bytes::Bytes;
 

@@ -70,7 +70,8 @@ impl Past {
             attempts: vec![attempt],
             ..Settlement::default()
         };
-        self.gateway.lane.settle_durably(settlement).await.unwrap();
+        let done = self.gateway.lane.settle(settlement, true);
+        done.ok().unwrap().await.unwrap().unwrap();
     }
 
     async fn list(&self, path: &str) -> Value {
@@ -193,7 +194,8 @@ async fn attempts_of_one_millisecond_page_without_loss() {
         attempts: attempts.collect(),
         ..Settlement::default()
     };
-    past.gateway.lane.settle_durably(settlement).await.unwrap();
+    let done = past.gateway.lane.settle(settlement, true);
+    done.ok().unwrap().await.unwrap().unwrap();
     let mut seen = Vec::new();
     let mut query = String::from("limit=2");
     for _ in 0..4 {

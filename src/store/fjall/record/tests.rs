@@ -1,4 +1,4 @@
-//! Records read back as they were written, and damage is noticed.
+//! Every small record reads back, and no flipped bit goes unnoticed.
 
 use proptest::prelude::*;
 
