@@ -45,15 +45,7 @@ pub(super) struct Engine {
 
 /// Binds the sockets first: a port that is taken must not cost a recovery.
 pub(super) fn listeners(config: &Config) -> Result<Listeners, Error> {
-    let connections = config
-        .server
-        .max_connections
-        .saturating_add(config.delivery.max_in_flight);
-    // Idle outgoing connections, files of the store, and a reserve.
-    let need = u64::try_from(connections)
-        .unwrap_or(u64::MAX)
-        .saturating_add(900 + 64);
-    server::limits::open_files(need)?;
+    server::limits::open_files(config.open_files())?;
     Ok(Listeners::open(&config.server)?)
 }
 
