@@ -70,7 +70,7 @@ impl Past {
             attempts: vec![attempt],
             ..Settlement::default()
         };
-        self.gateway.lane.settle_durably(settlement).await.unwrap();
+        settle(&self.gateway, settlement).await;
     }
 
     async fn list(&self, path: &str) -> Value {
@@ -80,6 +80,11 @@ impl Past {
             .await
             .json()
     }
+}
+
+async fn settle(gateway: &Gateway, settlement: Settlement) {
+    let done = gateway.lane.settle(settlement, true);
+    done.expect("there is room").await.unwrap().unwrap();
 }
 
 fn position(message: &str) -> Position {
@@ -193,7 +198,7 @@ async fn attempts_of_one_millisecond_page_without_loss() {
         attempts: attempts.collect(),
         ..Settlement::default()
     };
-    past.gateway.lane.settle_durably(settlement).await.unwrap();
+    settle(&past.gateway, settlement).await;
     let mut seen = Vec::new();
     let mut query = String::from("limit=2");
     for _ in 0..4 {
