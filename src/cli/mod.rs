@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 pub mod config;
 pub mod demo;
 pub mod http;
+pub mod keys;
 pub mod offline;
 pub mod serve;
 pub mod sink;

@@ -70,8 +70,7 @@ impl Past {
             attempts: vec![attempt],
             ..Settlement::default()
         };
-        let done = self.gateway.lane.settle(settlement, true);
-        done.ok().unwrap().await.unwrap().unwrap();
+        settle(&self.gateway, settlement).await;
     }
 
     async fn list(&self, path: &str) -> Value {
@@ -81,6 +80,11 @@ impl Past {
             .await
             .json()
     }
+}
+
+async fn settle(gateway: &Gateway, settlement: Settlement) {
+    let done = gateway.lane.settle(settlement, true);
+    done.expect("there is room").await.unwrap().unwrap();
 }
 
 fn position(message: &str) -> Position {
@@ -194,8 +198,7 @@ async fn attempts_of_one_millisecond_page_without_loss() {
         attempts: attempts.collect(),
         ..Settlement::default()
     };
-    let done = past.gateway.lane.settle(settlement, true);
-    done.ok().unwrap().await.unwrap().unwrap();
+    settle(&past.gateway, settlement).await;
     let mut seen = Vec::new();
     let mut query = String::from("limit=2");
     for _ in 0..4 {
