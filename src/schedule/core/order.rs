@@ -17,7 +17,7 @@ use hashbrown::HashMap;
 use super::slot::Slot;
 use super::{Core, Kind, Read};
 use crate::base::Timestamp;
-use crate::model::{Delivery, Message, Order, Parked, Position};
+use crate::model::{Delivery, Message, Order, Parked, ParkedKey, Position};
 
 /// Keys of one endpoint that have something in memory or waiting for a retry.
 #[derive(Debug, Default)]
@@ -33,8 +33,9 @@ struct Key {
     until: Timestamp,
     /// Rows of this key that wait for a time and are not in memory.
     rows: u32,
-    /// The first of those rows, where it is known: nothing of the key may overtake it.
-    first: Option<Position>,
+    /// Those of the rows that others must not overtake although their due times allow it: the one
+    /// that failed, and what came out of turn and was sent back. At most the rows of a failing key.
+    ahead: BTreeSet<Position>,
     /// Waiting in memory, in order; the first one may be queued or under way.
     waiting: BTreeSet<Position>,
     /// The one that is queued or under way.
@@ -46,24 +47,32 @@ impl Keys {
         (order == Order::Key).then(Box::default)
     }
 
-    /// The due time under which a delivery of `key` must wait, if it must: behind the first one that
-    /// waits for its retry, and, if it is `fresh`, behind all that do, since those are older.
+    /// The due time under which a delivery of `key` must wait, if it must: behind what waits for its
+    /// retry, and, if it is `fresh`, behind all rows, since those are older.
+    ///
+    /// Rows come back by due time and then by position. What is sent back gets the due time of the
+    /// one that failed, even if that has passed: so it stands behind it and in order with the rest.
     pub(super) fn behind(
-        &self,
+        &mut self,
         key: u64,
         at: Position,
         now: Timestamp,
         fresh: bool,
     ) -> Option<Timestamp> {
+        // Zero marks backlog.
+        const LEAST: Timestamp = Timestamp::from_millis(1);
         if key == 0 {
             return None;
         }
-        let state = self.of.get(&key)?;
-        let must = state.until > now
-            || state.first.is_some_and(|first| first != at)
-            || (fresh && state.rows > 0);
-        // One millisecond at least, since zero marks backlog.
-        must.then(|| state.until.max(now).max(Timestamp::from_millis(1)))
+        let state = self.of.get_mut(&key)?;
+        if fresh && state.rows > 0 {
+            return Some(state.until.max(now).max(LEAST));
+        }
+        if state.ahead.first().is_some_and(|first| *first < at) {
+            state.ahead.insert(at);
+            return Some(state.until.max(LEAST));
+        }
+        (state.until > now).then_some(state.until)
     }
 
     /// A delivery came into memory; true = it may be queued for a slot.
@@ -92,15 +101,29 @@ impl Keys {
         if key != 0 {
             let state = self.of.entry(key).or_default();
             state.rows += 1;
-            state.first = Some(state.first.map_or(at, |first| first.min(at)));
+            state.ahead.insert(at);
         }
+    }
+
+    /// A row was found in the store while counting: the first of its key goes ahead.
+    fn found(&mut self, key: u64, row: ParkedKey) {
+        if key == 0 {
+            return;
+        }
+        let state = self.of.entry(key).or_default();
+        state.rows += 1;
+        state.until = state.until.max(row.due);
+        let first = state.ahead.pop_first();
+        state
+            .ahead
+            .insert(first.map_or(row.at, |first| first.min(row.at)));
     }
 
     /// A row of the key was taken into memory.
     pub(super) fn claimed(&mut self, key: u64, at: Position) {
         if let Some(state) = self.of.get_mut(&key) {
             state.rows = state.rows.saturating_sub(1);
-            state.first = state.first.filter(|first| *first != at);
+            state.ahead.remove(&at);
         }
         self.tidy(key);
     }
@@ -110,7 +133,7 @@ impl Keys {
         self.loading = true;
         for state in self.of.values_mut() {
             state.rows = 0;
-            state.first = None;
+            state.ahead.clear();
         }
         self.of.retain(|_, state| !state.waiting.is_empty());
     }
@@ -141,7 +164,7 @@ impl Keys {
         let state = self.of.entry(key).or_default();
         state.until = until;
         state.rows += 1;
-        state.first = Some(at);
+        state.ahead.insert(at);
         state.turn = None;
         let mut behind = std::mem::take(&mut state.waiting);
         behind.remove(&at);
@@ -221,10 +244,7 @@ impl Core {
             if self.live.contains_key(&delivery) || self.unapplied.contains(&row.key) {
                 continue; // in memory, or just finished
             }
-            keys.returned(row.order_key, row.key.at);
-            if let Some(state) = keys.of.get_mut(&row.order_key) {
-                state.until = state.until.max(row.key.due);
-            }
+            keys.found(row.order_key, row.key);
         }
         keys.loading = more;
         slot.retry

@@ -114,7 +114,7 @@ impl Core {
         }
         if let Some(due) = slot
             .keys
-            .as_ref()
+            .as_mut()
             .and_then(|keys| keys.behind(order_key, message.at, now, true))
         {
             self.park_behind(row(delivery, due, course, bytes, order_key));
