@@ -1,6 +1,6 @@
 //! From an HTTP request to a handler and back: credential, scope, body, answer, counting.
 //!
-//! Every route runs through [`run`], so what holds for all of them (401 before 404, the form of
+//! Every route runs through `run`, so what holds for all of them (401 before 404, the form of
 //! errors, metrics) stands here once. Bodies are read to a limit and never beyond it.
 
 use std::sync::Arc;

@@ -7,7 +7,7 @@
 //!
 //! Read in this order: [`keys`], [`message`], [`record`] and [`batch`] (what is stored), [`writer`] (how), [`reader`] and
 //! [`lists`] (how it is read), [`recover`] and [`preflight`] (what an open checks), [`expire`] (what
-//! is dropped), [`verify`] and [`loss`] (offline). Elsewhere: the seam and its guarantees ([`super`]).
+//! is dropped), [`mod@verify`] and [`loss`] (offline). Elsewhere: the seam and its guarantees ([`super`]).
 
 use std::collections::BTreeMap;
 use std::io;
