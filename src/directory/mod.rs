@@ -69,6 +69,7 @@ pub struct Directory {
     changed: mpsc::Sender<Arc<Endpoint>>,
     /// One change at a time.
     changing: Mutex<()>,
+    /// The sum that every snapshot shares.
     total: Arc<Load>,
 }
 
@@ -89,12 +90,13 @@ impl Directory {
                 cause,
             })?;
         }
+        let total = Arc::clone(snapshot.total());
         Ok(Self {
             current: ArcSwap::from_pointee(snapshot),
             lane,
             changed,
             changing: Mutex::new(()),
-            total: Arc::default(),
+            total,
         })
     }
 

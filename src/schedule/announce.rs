@@ -140,9 +140,8 @@ impl Teller {
             targets,
             labels: None,
         };
-        for load in [&operator.load, self.directory.total()] {
-            load.add(deliveries, bytes.saturating_mul(deliveries));
-        }
+        let bytes = bytes.saturating_mul(deliveries);
+        operator.load.add(deliveries, bytes);
         self.append(message, kind).await;
     }
 

@@ -293,8 +293,8 @@ impl<A: Attempts> Driver<A> {
         let load = directory
             .app_by_no(app)
             .map(|entry| Arc::clone(&entry.load));
-        let total = self.parts.directory.total();
-        for load in load.iter().chain([total]) {
+        // An application that is gone has taken what it had pending out of the sum already.
+        if let Some(load) = load {
             if ending == Ending::Reopened {
                 load.add(1, bytes);
             } else {

@@ -50,12 +50,8 @@ pub fn begin(
         let app = snapshot
             .endpoint(no)
             .and_then(|ep| snapshot.app_by_no(ep.app));
-        for load in app
-            .map(|entry| &entry.load)
-            .into_iter()
-            .chain([directory.total()])
-        {
-            load.add(state.parked, state.parked_bytes);
+        if let Some(entry) = app {
+            entry.load.add(state.parked, state.parked_bytes);
         }
     }
     let lanes = reader.lanes()?;
@@ -125,12 +121,9 @@ impl Recovery {
         let bytes = u64::try_from(message.payload.len()).unwrap_or(u64::MAX);
         let snapshot = self.directory.peek();
         let app = snapshot.app_by_no(message.app);
-        for load in app
-            .map(|entry| &entry.load)
-            .into_iter()
-            .chain([self.directory.total()])
-        {
-            load.add(deliveries, bytes.saturating_mul(deliveries));
+        if let Some(entry) = app {
+            let bytes = bytes.saturating_mul(deliveries);
+            entry.load.add(deliveries, bytes);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::kit::{Answer, Gateway, Receiver, SOON, endpoint, eventually, send};
+use crate::kit::{Answer, Gateway, Receiver, SOON, endpoint, eventually, pause, send};
 
 #[tokio::test]
 async fn sigterm_lets_running_attempts_finish_and_exits_with_zero() {
@@ -101,4 +101,44 @@ async fn the_admin_key_is_never_logged() {
     let gateway = Gateway::start(&[("log.level", "trace")]).await;
     gateway.api().get("/api/v1/app").await.expect(200);
     assert!(!gateway.log().contains(gateway.key()));
+}
+
+#[tokio::test]
+async fn the_pending_gauge_counts_what_is_open_before_and_after_a_restart() {
+    let gateway = Gateway::start(&[]).await;
+    let receiver = Receiver::start().await;
+    let hook = endpoint(&gateway, "acme", &receiver, "/hook", json!({})).await;
+    let off = json!({"disabled": true});
+    gateway.api().patch(&hook.path(), &off).await.expect(200);
+    for n in 0..10 {
+        send(&gateway, "acme", n).await;
+    }
+    pending(&gateway, 10).await;
+    let gateway = gateway.kill().start().await;
+    pending(&gateway, 10).await;
+    for n in 10..15 {
+        send(&gateway, "acme", n).await;
+    }
+    pending(&gateway, 15).await;
+    let on = json!({"disabled": false});
+    gateway.api().patch(&hook.path(), &on).await.expect(200);
+    receiver.delivered("/hook", 15, SOON).await;
+    pending(&gateway, 0).await;
+}
+
+async fn pending(gateway: &Gateway, count: usize) {
+    let line = format!("posthaste_deliveries_pending {count}");
+    let mut shown = String::new();
+    for _ in 0..100 {
+        let page = gateway.api().get("/metrics").await.text();
+        let found = page
+            .lines()
+            .find(|one| one.starts_with("posthaste_deliveries_pending "));
+        shown = found.unwrap_or("no such line").to_owned();
+        if shown == line {
+            return;
+        }
+        pause(Duration::from_millis(50)).await;
+    }
+    assert_eq!(shown, line);
 }
