@@ -19,7 +19,6 @@ mod idempotency;
 mod instance;
 mod key;
 mod message;
-mod meters;
 mod page;
 mod query;
 mod recover;
@@ -75,7 +74,6 @@ pub struct Parts {
 /// What all handlers share.
 pub struct ApiState {
     parts: Parts,
-    meters: meters::Meters,
     tasks: task::Registry,
 }
 
@@ -84,7 +82,6 @@ impl ApiState {
     pub fn new(parts: Parts) -> Self {
         Self {
             parts,
-            meters: meters::Meters::default(),
             tasks: task::Registry::default(),
         }
     }

@@ -214,7 +214,7 @@ impl Ingest {
         match answer.await.unwrap_or(Err(lane::Error::Failed)) {
             Ok(messages) => {
                 for (place, message) in drafted.places.iter().zip(messages) {
-                    self.meters.accepted(&message);
+                    self.count(&message);
                     run.set(
                         *place,
                         Ok(Accepted {
@@ -233,7 +233,7 @@ impl Ingest {
         let results = results.map(|result| result.unwrap_or(Err(Refused::Failed)));
         let results: Vec<_> = results.collect();
         for refused in results.iter().filter_map(|result| result.as_ref().err()) {
-            self.meters.refused(refused);
+            self.count_refused(refused);
         }
         results
     }

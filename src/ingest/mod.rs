@@ -16,7 +16,6 @@ mod claims;
 pub mod fields;
 mod keys;
 mod limits;
-mod meters;
 mod names;
 pub mod parse;
 mod refused;
@@ -32,6 +31,7 @@ use crate::base::{Clock, Timestamp, task};
 use crate::config;
 use crate::directory::{AppEntry, Directory};
 use crate::lane::{self, Lane, Ticket};
+use crate::metrics::IngestMetrics;
 use crate::model::{ContentType, LaneId, Message, Position};
 use crate::store::{self, Accept, Reader, StoredAnswer};
 
@@ -44,7 +44,6 @@ pub use limits::{Scope as LimitScope, Warning};
 pub use refused::Refused;
 
 use limits::{Pending, Reserved, Throttle};
-use meters::Meters;
 use names::Names;
 use parse::{Limits, MessageIn};
 
@@ -74,7 +73,7 @@ pub struct Ingest {
     throttle: Throttle,
     names: Names,
     claims: Claims,
-    meters: Meters,
+    metrics: IngestMetrics,
 }
 
 /// What was found out before the body was read.
@@ -123,7 +122,7 @@ impl Ingest {
             throttle: Throttle::default(),
             names: Names::default(),
             claims: Claims::default(),
-            meters: Meters::default(),
+            metrics: IngestMetrics::register(),
             parts,
         }
     }
@@ -149,8 +148,11 @@ impl Ingest {
     pub fn admit(&self, app: &str, principal: &Principal) -> Result<Admission, Refused> {
         let admitted = self.check(app, principal);
         match &admitted {
-            Ok(admission) => self.meters.watermark(admission.warning.as_ref()),
-            Err(refused) => self.meters.refused(refused),
+            Ok(admission) => {
+                let passed = admission.warning.is_some();
+                self.metrics.watermark.set(if passed { 1.0 } else { 0.0 });
+            }
+            Err(refused) => self.count_refused(refused),
         }
         admitted
     }
@@ -176,7 +178,7 @@ impl Ingest {
     ) -> Result<Accepted, Refused> {
         let accepted = self.accept_one(admission, &submission).await;
         if let Err(refused) = &accepted {
-            self.meters.refused(refused);
+            self.count_refused(refused);
         }
         accepted
     }
@@ -204,7 +206,7 @@ impl Ingest {
         }
         let (ticket, reserved) = self.append(&entry, message, None)?;
         let message = settle(ticket.committed().await, reserved)?;
-        self.meters.accepted(&message);
+        self.count(&message);
         Ok(Accepted {
             message,
             duplicate: false,
@@ -250,11 +252,23 @@ impl Ingest {
             drop(reply.send(committed)); // the caller went away; the message stands
         });
         let message = answer.await.unwrap_or(Err(Refused::Failed))?;
-        self.meters.accepted(&message);
+        self.count(&message);
         Ok(Accepted {
             message,
             duplicate: false,
         })
+    }
+
+    fn count(&self, message: &Message) {
+        self.metrics.messages.increment(1);
+        self.metrics.bytes.increment(length(message.payload.len()));
+        if message.targets.is_empty() {
+            self.metrics.unmatched.increment(1);
+        }
+    }
+
+    fn count_refused(&self, refused: &Refused) {
+        self.metrics.refused(refused.reason()).increment(1);
     }
 
     async fn claim(&self, key: Key) -> Result<Claim, Refused> {
@@ -276,7 +290,7 @@ impl Ingest {
         let StoredAnswer::Message(at) = record.answer else {
             return Err(Refused::Mismatch); // another route's answer: cannot be under this path
         };
-        self.meters.replayed();
+        self.metrics.replayed.increment(1);
         let message = reader.message(at).map_err(Refused::Unreadable)?;
         Ok(message.map(|message| Accepted {
             message: Arc::new(message),
