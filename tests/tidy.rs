@@ -30,7 +30,18 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("jiff", &["src/base"]),
     ("listenfd", &["src/server"]),
     ("lsm_tree", &["src/store/fjall"]),
-    ("metrics", &["src/metrics", "src/telemetry"]),
+    (
+        "metrics",
+        &[
+            "src/api",
+            "src/client",
+            "src/deliver",
+            "src/ingest",
+            "src/metrics",
+            "src/schedule",
+            "src/telemetry",
+        ],
+    ),
     ("metrics_exporter_prometheus", &["src/telemetry"]),
     ("mimalloc", &["src/main.rs"]),
     ("rustls", &["src/client", "src/server"]),
@@ -194,7 +205,7 @@ fn owners(source: &Source, layers: &[&str]) -> Vec<String> {
     let code = source.code();
     let named = OWNERS
         .iter()
-        .filter(|(name, _)| names(&code, name, layers.contains(name)));
+        .filter(|(name, _)| names(&code, name, layers.contains(name) || imports(&code, name)));
     named
         .filter(|(_, owners)| !owners.iter().any(|owner| source.is_in(owner)))
         .map(|(name, owners)| {
@@ -205,6 +216,27 @@ fn owners(source: &Source, layers: &[&str]) -> Vec<String> {
             )
         })
         .collect()
+}
+
+/// Whether `code` has a module of ours under this name in scope.
+fn imports(code: &str, name: &str) -> bool {
+    let uses = code.split("use crate::").skip(1);
+    let of_ours = uses.filter_map(|rest| rest.split(';').next());
+    let mut words = of_ours.flat_map(|rest| rest.split(|c| !is_name(c)));
+    words.any(|word| word == name) || code.contains(&format!("mod {name};"))
+}
+
+/// A metric's name is written once, in the list.
+fn metric_names(source: &Source) -> Vec<String> {
+    let outside = source.path.starts_with("src/") && !source.path.starts_with("src/metrics/");
+    let own = Source::new(&source.path, source.without_tests()).code();
+    if outside && own.contains("\"posthaste_") {
+        return vec![format!(
+            "{} spells a metric's name: use crate::metrics",
+            source.path
+        )];
+    }
+    Vec::new()
 }
 
 /// Whether `code` names the outside crate `name`. Where a module of ours has the same name, only
@@ -447,6 +479,11 @@ fn outside_crates_have_owners() {
 }
 
 #[test]
+fn metric_names_come_from_the_list() {
+    assert_clean(sources("src").iter().flat_map(metric_names));
+}
+
+#[test]
 fn pure_modules_stay_pure() {
     assert_clean(sources("src").iter().flat_map(purity));
 }
@@ -564,6 +601,16 @@ mod doctored {
             check("src/store/mod.rs", "my_hyper::x(); hyperspace::y();"),
             0
         );
+    }
+
+    #[test]
+    fn a_spelled_metric_name_is_seen() {
+        let check = |path: &str| {
+            let text = "counter!(\"posthaste_x_total\").increment(1);";
+            count(&metric_names(&Source::new(path, text)))
+        };
+        assert_eq!(check("src/lane/mod.rs"), 1);
+        assert_eq!(check("src/metrics/mod.rs"), 0);
     }
 
     #[test]

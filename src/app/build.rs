@@ -45,15 +45,7 @@ pub(super) struct Engine {
 
 /// Binds the sockets first: a port that is taken must not cost a recovery.
 pub(super) fn listeners(config: &Config) -> Result<Listeners, Error> {
-    let connections = config
-        .server
-        .max_connections
-        .saturating_add(config.delivery.max_in_flight);
-    // Idle outgoing connections, files of the store, and a reserve.
-    let need = u64::try_from(connections)
-        .unwrap_or(u64::MAX)
-        .saturating_add(900 + 64);
-    server::limits::open_files(need)?;
+    server::limits::open_files(config.open_files())?;
     Ok(Listeners::open(&config.server)?)
 }
 
@@ -77,18 +69,7 @@ pub(super) async fn engine(
     let (writer, reader) = open_store(config).await?;
     // Groups on their way to the scheduler; see `Lane::start` for what happens when it is full.
     let (committed_to, committed) = mpsc::channel(64);
-    let options = lane::Options {
-        queue: config.ingest.queue,
-        queue_bytes: config.ingest.queue_bytes.get(),
-        max_group: config.ingest.max_group,
-    };
-    let lane =
-        Lane::start(writer, Arc::clone(&shared), options, committed_to).map_err(|cause| {
-            Error::System {
-                what: "start the commit thread",
-                cause,
-            }
-        })?;
+    let lane = lane(config, writer, &shared, committed_to)?;
     // Changed endpoints; when it is full the change that is already stored waits.
     let (changed_to, changed) = mpsc::channel(64);
     let directory = Arc::new(Directory::load(reader.as_ref(), lane.clone(), changed_to)?);
@@ -147,6 +128,23 @@ pub(super) async fn engine(
         status,
         entropy: Arc::new(Entropy::from_seed(system_bytes()?)),
         rules,
+    })
+}
+
+fn lane(
+    config: &Config,
+    writer: Box<dyn store::Writer>,
+    clock: &Arc<dyn Clock>,
+    committed: mpsc::Sender<lane::Committed>,
+) -> Result<Lane, Error> {
+    let options = lane::Options {
+        queue: config.ingest.queue,
+        queue_bytes: config.ingest.queue_bytes.get(),
+        max_group: config.ingest.max_group,
+    };
+    Lane::start(writer, Arc::clone(clock), options, committed).map_err(|cause| Error::System {
+        what: "start the commit thread",
+        cause,
     })
 }
 

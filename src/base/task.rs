@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 /// Told to stop or not yet. Cheap to clone; every loop holds one.
@@ -57,10 +57,13 @@ pub enum OnExit {
 /// The set of everything that runs. Clones share the set.
 #[derive(Clone)]
 pub struct Tasks {
-    running: Arc<Mutex<Vec<(&'static str, JoinHandle<()>)>>>,
+    running: Arc<Mutex<Vec<Named>>>,
     /// Name of the first task whose end stops the node.
     failed: watch::Sender<Option<&'static str>>,
 }
+
+/// A task that was started, and what it is called.
+type Named = (&'static str, JoinHandle<()>);
 
 impl Default for Tasks {
     fn default() -> Self {
@@ -145,6 +148,13 @@ impl Drop for EndGuard {
 #[expect(clippy::disallowed_methods, reason = "this is the module that spawns")]
 pub fn detach(future: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(future);
+}
+
+/// Answers a caller that may have gone away in the meantime: its work stands all the same.
+pub fn answer<T>(reply: oneshot::Sender<T>, value: T) {
+    if reply.send(value).is_err() {
+        tracing::trace!("a caller went away before its answer");
+    }
 }
 
 /// A short piece of blocking work (a read from the store) beside the async threads.

@@ -123,7 +123,7 @@ const SCRIPTS: [(&str, &str, &[&str]); 3] = [
     (
         "dead",
         "fails always",
-        &["--delay", "100ms", "--fail", "all", "--status", "503"],
+        &["--delay", "100ms", "--fail", "all"],
     ),
 ];
 
@@ -147,7 +147,7 @@ impl Stage {
                 "1s,1s,2s,2s,4s".to_owned(),
             ),
             ("POSTHASTE__DELIVERY__DISABLE", "consecutive".to_owned()),
-            ("POSTHASTE__DELIVERY__DISABLE_FAILURES", "25".to_owned()),
+            ("POSTHASTE__DELIVERY__DISABLE_FAILURES", "12".to_owned()),
         ];
         let gateway = Process::start("gateway", dir, &["serve"], &settings)?;
         let api = Api::new(address, KEY.to_owned());

@@ -37,6 +37,8 @@ enum Command {
     /// Looks at the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Makes, lists and revokes API keys in the data directory of a stopped gateway.
+    Keys(keys::KeysArgs),
     /// Checks every record of the data directory of a stopped gateway.
     Verify,
     /// Accepts the loss that a refused start has named, after the data was copied aside.
@@ -57,6 +59,10 @@ impl Cli {
                     Err(error) => complain(&error, 78),
                 }
             }
+            Command::Keys(args) => match config::load(file) {
+                Ok(config) => in_runtime(offline::keys(args, config)),
+                Err(error) => complain(&error, 78),
+            },
             Command::Verify => offline::verify(file),
             Command::AcceptLoss(args) => offline::accept_loss(&args, file),
         }
@@ -85,8 +91,9 @@ fn complain(error: &(dyn std::error::Error + 'static), code: u8) -> ExitCode {
         text.push_str(&format!(": {next}"));
         cause = next.source();
     }
-    if writeln!(std::io::stderr(), "{text}").is_err() {} // nobody listens; the code still tells
-    ExitCode::from(code)
+    match writeln!(std::io::stderr(), "{text}") {
+        Ok(()) | Err(_) => ExitCode::from(code), // if nobody listens, the code still tells
+    }
 }
 
 /// Prints a line for the person at the terminal.

@@ -1,15 +1,26 @@
-//! Sub-commands that work on the data directory of a stopped gateway: `verify`, `accept-loss`.
+//! Sub-commands that work on the data directory of a stopped gateway: `keys`, `verify`,
+//! `accept-loss`.
 //!
 //! The directory's lock keeps them and a running gateway apart.
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use super::{complain, config, say};
+use anyhow::Context;
+use rand::TryRng;
+use rand::rngs::SysRng;
+use tokio::sync::mpsc;
+
+use super::{complain, config, keys, say};
+use crate::auth::KEY_RANDOM;
 use crate::base::{Clock, SystemClock};
+use crate::config::Config;
+use crate::directory::Directory;
+use crate::lane::{self, Lane};
 use crate::model::LaneId;
 use crate::store;
-use crate::store::fjall;
+use crate::store::fjall as embedded;
 
 /// Arguments of `posthaste accept-loss`: the numbers that the refused start printed.
 #[derive(Debug, Clone, clap::Args)]
@@ -32,7 +43,7 @@ pub(super) fn verify(file: Option<&Path>) -> ExitCode {
         say(&format!("there is no store in {}", dir.display()));
         return ExitCode::from(78);
     }
-    match fjall::verify(&dir) {
+    match embedded::verify(&dir) {
         Ok(report) => {
             say(&report.to_string());
             if report.is_good() {
@@ -45,6 +56,29 @@ pub(super) fn verify(file: Option<&Path>) -> ExitCode {
     }
 }
 
+/// `posthaste keys`: opens the store, does it, closes the store.
+pub(super) async fn keys(args: keys::KeysArgs, config: Config) -> anyhow::Result<ExitCode> {
+    let opened = embedded::Store::open(&config.storage, &config.retention)
+        .context("the store cannot be opened; is the gateway still running?")?;
+    let clock = Arc::new(SystemClock::start());
+    let options = lane::Options {
+        queue: 16,
+        queue_bytes: 1 << 20,
+        max_group: 16,
+    };
+    // Nothing is appended and nobody schedules here: both ends are only held open.
+    let (committed, _unused) = mpsc::channel(1);
+    let (changed, _unheard) = mpsc::channel(16);
+    let lane = Lane::start(Box::new(opened.writer), clock.clone(), options, committed)?;
+    let directory = Directory::load(opened.reader.as_ref(), lane.clone(), changed)?;
+    let mut random = [0; KEY_RANDOM];
+    SysRng.try_fill_bytes(&mut random)?;
+    let done = keys::run(args, &directory, clock.now(), random).await;
+    lane.close().await?;
+    say(&done?);
+    Ok(ExitCode::SUCCESS)
+}
+
 /// `posthaste accept-loss`: goes on behind a damage, after copying everything aside.
 pub(super) fn accept_loss(args: &LossArgs, file: Option<&Path>) -> ExitCode {
     let dir = match config::load(file) {
@@ -52,7 +86,7 @@ pub(super) fn accept_loss(args: &LossArgs, file: Option<&Path>) -> ExitCode {
         Err(error) => return complain(&error, 78),
     };
     let now = SystemClock::start().now();
-    match fjall::accept_loss(&dir, LaneId(args.lane), args.last_good, now) {
+    match embedded::accept_loss(&dir, LaneId(args.lane), args.last_good, now) {
         Ok(loss) => {
             let (kept, acked) = (loss.kept.display(), loss.acknowledged);
             say(&format!(

@@ -64,6 +64,9 @@ pub enum Error {
     Failed,
 }
 
+/// Resolves when a settlement is applied.
+pub type Done = oneshot::Receiver<Result<(), Error>>;
+
 /// Cheap handle to the commit thread.
 #[derive(Clone)]
 pub struct Lane {
@@ -148,7 +151,7 @@ impl Lane {
         &self,
         settlement: Settlement,
         durable: bool,
-    ) -> Result<oneshot::Receiver<Result<(), Error>>, (Error, Settlement)> {
+    ) -> Result<Done, (Error, Box<Settlement>)> {
         let (reply, done) = oneshot::channel();
         let work = Work::Settle {
             settlement,
@@ -158,9 +161,9 @@ impl Lane {
         match self.work.try_send(work) {
             Ok(()) => Ok(done),
             Err(TrySendError::Full(Work::Settle { settlement, .. })) => {
-                Err((Error::Busy, settlement))
+                Err((Error::Busy, Box::new(settlement)))
             }
-            Err(_) => Err((Error::Failed, Settlement::default())),
+            Err(_) => Err((Error::Failed, Box::default())),
         }
     }
 

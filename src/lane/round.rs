@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
 use super::{Committed, Error, Shared, Work};
-use crate::base::{Clock, Timestamp};
+use crate::base::{Clock, Timestamp, task};
 use crate::metrics::CommitMetrics;
 use crate::model::Message;
 use crate::store;
@@ -162,16 +162,16 @@ impl Round {
     ) -> Result<(), store::Error> {
         match result {
             Ok(value) => {
-                if reply.send(Ok(value)).is_err() {} // the caller went away; the work stands
+                task::answer(reply, Ok(value));
                 Ok(())
             }
             Err(store::Error::NotApplied(why)) => {
                 warn!(why, "a write was refused by the store");
-                if reply.send(Err(Error::NotApplied)).is_err() {}
+                task::answer(reply, Err(Error::NotApplied));
                 Ok(())
             }
             Err(cause) => {
-                if reply.send(Err(Error::Failed)).is_err() {}
+                task::answer(reply, Err(Error::Failed));
                 Err(cause)
             }
         }
@@ -245,13 +245,13 @@ impl Round {
                 Ok(all) => Ok(all.by_ref().take(part.len).cloned().collect()),
                 Err(error) => Err(**error),
             };
-            if part.reply.send(answer).is_err() {} // the caller went away; the message stands
+            task::answer(part.reply, answer);
         }
     }
 
     fn answer_durable(&mut self) {
         for reply in self.durable.drain(..) {
-            if reply.send(Ok(())).is_err() {}
+            task::answer(reply, Ok(()));
         }
     }
 
@@ -292,7 +292,7 @@ impl Round {
         self.shared.failed.send_replace(Some(cause.to_string()));
         self.answer_parts(&Err(Error::Failed));
         for reply in self.durable.drain(..) {
-            if reply.send(Err(Error::Failed)).is_err() {}
+            task::answer(reply, Err(Error::Failed));
         }
         false
     }

@@ -1,4 +1,5 @@
-//! Registered handles, one struct per component, so that hot paths never look a name up.
+//! Registered handles, so that hot paths never look a name up. Components whose label values are
+//! their own (ingest, deliver, api) register theirs beside those values.
 //!
 //! Build them after the recorder is installed (`telemetry::metrics::install`): before that, they
 //! record nothing. Each constructor registers every label value, so all series exist from the start
@@ -6,64 +7,7 @@
 
 use ::metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use crate::model::{DeliveryState, DisableReason, FailureKind};
-
-/// Problem codes under which ingest refuses (`api.md` 2.6); anything else counts as `other`.
-const REFUSALS: [&str; 16] = [
-    "overloaded",
-    "storage_low",
-    "payload_too_large",
-    "validation",
-    "bad_json",
-    "conflict",
-    "idempotency_in_progress",
-    "idempotency_mismatch",
-    "authentication_failed",
-    "insufficient access",
-    "not_found",
-    "unsupported_media_type",
-    "rate_limited",
-    "quota_exceeded",
-    "server_error",
-    "other",
-];
-
-/// What ingest counts.
-#[derive(Clone)]
-pub struct IngestMetrics {
-    /// Messages accepted (202 sent).
-    pub messages: Counter,
-    /// Their payload bytes.
-    pub bytes: Counter,
-    /// Answers given again from the store.
-    pub replayed: Counter,
-    /// Accepted messages that no endpoint wanted.
-    pub unmatched: Counter,
-    /// 1 while a soft watermark is passed.
-    pub watermark: Gauge,
-    refused: [Counter; REFUSALS.len()],
-}
-
-impl IngestMetrics {
-    /// Registers all series.
-    pub fn register() -> Self {
-        Self {
-            messages: counter!(super::INGEST_MESSAGES),
-            bytes: counter!(super::INGEST_BYTES),
-            replayed: counter!(super::INGEST_REPLAYED),
-            unmatched: counter!(super::INGEST_UNMATCHED),
-            watermark: gauge!(super::INGEST_WATERMARK),
-            refused: REFUSALS.map(|code| counter!(super::INGEST_REFUSED, "reason" => code)),
-        }
-    }
-
-    /// The counter of requests refused with this problem code.
-    pub fn refused(&self, code: &str) -> &Counter {
-        let known = REFUSALS.iter().position(|known| *known == code);
-        let [.., other] = &self.refused;
-        known.and_then(|at| self.refused.get(at)).unwrap_or(other)
-    }
-}
+use crate::model::{DeliveryState, DisableReason};
 
 /// What the commit thread measures.
 #[derive(Clone)]
@@ -173,47 +117,11 @@ impl ScheduleMetrics {
     }
 }
 
-/// What the outgoing side measures.
-#[derive(Clone)]
-pub struct DeliveryMetrics {
-    /// From accepting a message to the end of its successful delivery, seconds.
-    pub delivery_seconds: Histogram,
-    /// Duration of attempts, seconds.
-    pub attempt_seconds: Histogram,
-    /// Open outgoing connections.
-    pub connections: Gauge,
-    delivered: Counter,
-    failed: [Counter; FailureKind::ALL.len()],
-}
-
-impl DeliveryMetrics {
-    /// Registers all series.
-    pub fn register() -> Self {
-        Self {
-            delivery_seconds: histogram!(super::DELIVERY_SECONDS),
-            attempt_seconds: histogram!(super::ATTEMPT_SECONDS),
-            connections: gauge!(super::CONNECTIONS_OUT),
-            delivered: counter!(super::ATTEMPTS, "class" => "2xx"),
-            failed: FailureKind::ALL.map(|kind| counter!(super::ATTEMPTS, "class" => kind.name())),
-        }
-    }
-
-    /// The counter of attempts with this outcome; `None` = delivered.
-    pub fn attempts(&self, failure: Option<FailureKind>) -> &Counter {
-        let at = |kind| FailureKind::ALL.iter().position(|known| *known == kind);
-        failure
-            .and_then(at)
-            .and_then(|at| self.failed.get(at))
-            .unwrap_or(&self.delivered)
-    }
-}
-
 /// What the incoming side counts.
 #[derive(Clone)]
 pub struct ServerMetrics {
     /// Open incoming connections.
     pub connections: Gauge,
-    classes: [Counter; 4],
 }
 
 impl ServerMetrics {
@@ -221,19 +129,6 @@ impl ServerMetrics {
     pub fn register() -> Self {
         Self {
             connections: gauge!(super::CONNECTIONS_IN),
-            classes: ["2xx", "3xx", "4xx", "5xx"]
-                .map(|class| counter!(super::HTTP_REQUESTS, "class" => class)),
-        }
-    }
-
-    /// The counter of answers with this status.
-    pub const fn requests(&self, status: u16) -> &Counter {
-        let [ok, redirect, client, server] = &self.classes;
-        match status {
-            0..=299 => ok,
-            300..=399 => redirect,
-            400..=499 => client,
-            500.. => server,
         }
     }
 }

@@ -1,14 +1,11 @@
 //! Every metric name in one list, with its help text, and the handles that components record with.
 //!
-//! Label sets are bounded: their values stand in [`handles`]. `docs/operations.md` shows the list; a
+//! Label sets are bounded: their values come from closed lists. `docs/operations.md` shows the list; a
 //! test keeps the two equal.
 
 mod handles;
 
-pub use handles::{
-    CommitMetrics, DeliveryMetrics, IngestMetrics, ProcessMetrics, ScheduleMetrics, ServerMetrics,
-    StoreMetrics,
-};
+pub use handles::{CommitMetrics, ProcessMetrics, ScheduleMetrics, ServerMetrics, StoreMetrics};
 
 /// A metric as `/metrics` shows it.
 pub struct Metric {
@@ -93,7 +90,7 @@ metrics! {
     CONNECTIONS_IN = Gauge "posthaste_connections_in";
     /// Open outgoing connections.
     CONNECTIONS_OUT = Gauge "posthaste_connections_out";
-    /// Answered requests of the API by `class` (`2xx`, `3xx`, `4xx`, `5xx`).
+    /// Answered requests of the API by `class` (`2xx`, `4xx`, `5xx`).
     HTTP_REQUESTS = Counter "posthaste_http_requests_total";
     /// Panics caught.
     PANICS = Counter "posthaste_panics_total";

@@ -126,10 +126,12 @@ pub enum Input {
     Page {
         /// Which rows were asked for.
         read: Read,
-        /// Rows in key order. Those due carry their message; `None` = it is gone or corrupt.
+        /// Rows in key order. Those due at `at` carry their message; `None` = it is gone or corrupt.
         rows: Vec<(Parked, Option<Arc<Message>>)>,
         /// There may be more behind the last one.
         more: bool,
+        /// When they were read: what has become due since has no message yet.
+        at: Timestamp,
     },
     /// A settlement taken with [`Core::take_settlement`] is applied.
     Applied(u64),
@@ -373,7 +375,12 @@ impl Core {
                 self.lanes.entry(lane).or_default().extend(last);
             }
             Input::Finished(finished) => self.finish(now, *finished, out),
-            Input::Page { read, rows, more } => self.take_page(now, read, rows, more, out),
+            Input::Page {
+                read,
+                rows,
+                more,
+                at,
+            } => self.take_page(now.min(at), read, rows, more, out),
             Input::Applied(number) => self.unapplied.applied(number),
             Input::Tick => self.tick(now),
             Input::Retry { deliveries, fresh } => self.retry(now, deliveries, fresh, out),

@@ -11,12 +11,14 @@ use std::time::Duration;
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{error, warn};
+use tokio::sync::{mpsc, watch};
+use tracing::error;
 
 use super::announce::Announcer;
-use super::core::{Command, Core, Ending, Finished, Input, Job, Kind, Read, Stored};
+use super::core::{Command, Core, Ending, Finished, Input, Job, Read, Stored};
 use super::handle::parked_key;
+use super::pages::read_page;
+use super::under_way::{Replies, UnderWay, applied};
 use super::{Error, Request, Status, plan};
 use crate::base::task::{self, Stop};
 use crate::base::{Clock, Timestamp};
@@ -24,7 +26,7 @@ use crate::config;
 use crate::directory::Directory;
 use crate::lane::{self, Committed, Lane};
 use crate::metrics::{DELIVERY_SECONDS, ScheduleMetrics};
-use crate::model::{Delivery, DeliveryState, Endpoint, Message, Parked, Verdict};
+use crate::model::{Delivery, DeliveryState, Endpoint, Verdict};
 use crate::store::{self, Reader, Settlement};
 
 /// A settlement waits this long for more to come, unless someone waits for it.
@@ -110,17 +112,6 @@ pub struct Driver<A> {
     applied: u64,
     gathering_since: Option<Timestamp>,
     recovering: bool,
-}
-
-/// The settlement that the lane has.
-struct UnderWay {
-    number: u64,
-    /// `None` while the lane's queue was full and it must be handed in again.
-    done: Option<oneshot::Receiver<Result<(), lane::Error>>>,
-    settlement: Option<Settlement>,
-    durable: bool,
-    /// Who waits for it, and what they are told.
-    replies: Vec<(oneshot::Sender<Result<usize, Error>>, usize)>,
 }
 
 impl<A: Attempts> Driver<A> {
@@ -247,7 +238,7 @@ impl<A: Attempts> Driver<A> {
                     .into_iter()
                     .map(|delivery| self.core.state(delivery))
                     .collect();
-                if reply.send(states).is_err() {} // the caller went away
+                task::answer(reply, states);
             }
             request @ (Request::Retry { .. } | Request::Cancel(..)) => {
                 self.queued.push_back(request);
@@ -324,9 +315,7 @@ impl<A: Attempts> Driver<A> {
     /// Hands the settlement over when it is time.
     fn settle(&mut self, now: Timestamp) {
         if let Some(under_way) = &mut self.under_way {
-            if under_way.done.is_none() {
-                hand_in(&self.parts.lane, under_way);
-            }
+            under_way.again(&self.parts.lane);
             return;
         }
         if !self.queued.is_empty() && self.core.unsettled() == 0 && !self.recovering {
@@ -351,20 +340,8 @@ impl<A: Attempts> Driver<A> {
         }
     }
 
-    fn hand_over(
-        &mut self,
-        number: u64,
-        settlement: Settlement,
-        replies: Vec<(oneshot::Sender<Result<usize, Error>>, usize)>,
-    ) {
-        let mut under_way = UnderWay {
-            number,
-            done: None,
-            settlement: Some(settlement),
-            durable: !replies.is_empty(),
-            replies,
-        };
-        hand_in(&self.parts.lane, &mut under_way);
+    fn hand_over(&mut self, number: u64, settlement: Settlement, replies: Replies) {
+        let under_way = UnderWay::begin(&self.parts.lane, number, settlement, replies);
         self.under_way = Some(under_way);
     }
 
@@ -380,7 +357,7 @@ impl<A: Attempts> Driver<A> {
             } else {
                 Err(Error::NotStored)
             };
-            if reply.send(answer).is_err() {} // the caller went away
+            task::answer(reply, answer);
         }
         if let Err(cause) = done {
             error!(%cause, "a settlement was not stored; its deliveries are sent again later");
@@ -419,7 +396,7 @@ impl<A: Attempts> Driver<A> {
                         break; // the next request must see this one applied
                     }
                 }
-                Err(cause) => if reply.send(Err(Error::Store(cause))).is_err() {},
+                Err(cause) => task::answer(reply, Err(Error::Store(cause))),
             }
         }
         self.carry_out();
@@ -427,7 +404,7 @@ impl<A: Attempts> Driver<A> {
             Some((number, settlement)) => self.hand_over(number, settlement, replies),
             None => {
                 for (reply, count) in replies {
-                    if reply.send(Ok(count)).is_err() {}
+                    task::answer(reply, Ok(count));
                 }
             }
         }
@@ -510,7 +487,7 @@ impl<A: Attempts> Driver<A> {
             _ => BEAT,
         };
         let again = match &self.under_way {
-            Some(under_way) if under_way.done.is_none() => Duration::from_millis(1),
+            Some(under_way) if under_way.is_waiting() => Duration::from_millis(1),
             _ => BEAT,
         };
         timer
@@ -522,7 +499,7 @@ impl<A: Attempts> Driver<A> {
 
     fn report(&mut self, now: Timestamp) {
         let before = *self.status.borrow();
-        if now.since(before.last_turn) < BEAT && before.recovered == !self.recovering {
+        if now.since(before.last_turn) < BEAT && before.recovered != self.recovering {
             return;
         }
         let status = Status {
@@ -545,97 +522,6 @@ impl<A: Attempts> Driver<A> {
         self.metrics.in_flight.set(figure(count(status.in_flight)));
         self.metrics.oldest_pending.set(oldest.as_secs_f64());
         self.status.send_replace(status);
-    }
-}
-
-/// Resolves when the settlement under way is applied; never, if there is none.
-async fn applied(under_way: &mut Option<UnderWay>) -> Result<(), lane::Error> {
-    match under_way
-        .as_mut()
-        .and_then(|under_way| under_way.done.as_mut())
-    {
-        Some(done) => done.await.unwrap_or(Err(lane::Error::Failed)),
-        None => std::future::pending().await,
-    }
-}
-
-fn hand_in(lane: &Lane, under_way: &mut UnderWay) {
-    let Some(settlement) = under_way.settlement.take() else {
-        return;
-    };
-    match lane.settle(settlement, under_way.durable) {
-        Ok(done) => under_way.done = Some(done),
-        Err((lane::Error::Busy, settlement)) => under_way.settlement = Some(settlement),
-        Err((cause, _)) => {
-            warn!(%cause, "the lane takes no settlement any more");
-            let (failed, done) = oneshot::channel();
-            if failed.send(Err(cause)).is_err() {}
-            under_way.done = Some(done);
-        }
-    }
-}
-
-/// Rows with the messages of those that are due.
-pub fn read_page(reader: &dyn Reader, read: Read, now: Timestamp) -> Input {
-    let until = match read.kind {
-        Kind::Backlog => Timestamp::ZERO,
-        Kind::Retry => Timestamp::MAX,
-    };
-    // Retries begin behind every backlog row.
-    let floor = (read.kind == Kind::Retry).then(|| crate::model::ParkedKey {
-        endpoint: read.endpoint,
-        due: Timestamp::ZERO,
-        at: crate::model::Position::END,
-    });
-    let rows = match reader.parked(read.endpoint, read.after.max(floor), until, read.limit) {
-        Ok(rows) => rows,
-        Err(cause) => {
-            error!(%cause, endpoint = read.endpoint.0, "parked deliveries cannot be read");
-            return Input::Page {
-                read,
-                rows: Vec::new(),
-                more: true,
-            };
-        }
-    };
-    let mut more = rows.len() >= read.limit;
-    let mut page = Vec::with_capacity(rows.len());
-    for row in rows {
-        match message_of(reader, &row, now) {
-            Ok(message) => page.push((row, message)),
-            Err(cause) => {
-                error!(%cause, "a page of parked deliveries is cut short; the rest is read again");
-                more = true;
-                break;
-            }
-        }
-    }
-    Input::Page {
-        read,
-        rows: page,
-        more,
-    }
-}
-
-/// The message of a row that is due; `None` if it expired or is corrupt.
-fn message_of(
-    reader: &dyn Reader,
-    row: &Parked,
-    now: Timestamp,
-) -> Result<Option<Arc<Message>>, store::Error> {
-    if row.key.due > now {
-        return Ok(None);
-    }
-    match reader.message(row.key.at) {
-        Ok(message) => Ok(message.map(Arc::new)),
-        Err(store::Error::Corrupt { what, why }) => {
-            error!(
-                what,
-                why, "a corrupt message is never delivered; its delivery is cancelled"
-            );
-            Ok(None)
-        }
-        Err(cause) => Err(cause),
     }
 }
 

@@ -12,10 +12,13 @@ mod announce;
 pub mod core;
 mod driver;
 mod handle;
+mod pages;
 mod plan;
 mod recover;
+mod under_way;
 
 pub use announce::{Announcer, OPERATOR, Teller};
-pub use driver::{Attempts, Driver, Exchange, Inbox, Parts, read_page};
+pub use driver::{Attempts, Driver, Exchange, Inbox, Parts};
 pub use handle::{DeliveryView, Error, Handle, Request, Status};
+pub use pages::read_page;
 pub use recover::{Recovery, begin, open_deliveries};

@@ -289,7 +289,6 @@ struct Connection<S> {
 struct Shared<S> {
     activity: Arc<Activity>,
     service: S,
-    metrics: ServerMetrics,
     peer: SocketAddr,
 }
 
@@ -311,7 +310,6 @@ where
         let shared = Arc::new(Shared {
             activity: Arc::clone(&activity),
             service: self.service,
-            metrics: self.metrics,
             peer: self.peer,
         });
         let service = service_fn(move |request| answer(Arc::clone(&shared), request));
@@ -363,8 +361,6 @@ where
             shared.service.clone().oneshot(request).await?.map(Some)
         }
     };
-    let status = response.status().as_u16();
-    shared.metrics.requests(status).increment(1);
     if verdict != Verdict::Serve && !is_shared {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);

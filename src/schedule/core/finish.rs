@@ -63,7 +63,8 @@ impl Core {
         if let Some(key) = live.row {
             self.unpark(key, bytes);
         }
-        self.judge_health(now, made, &live, &attempt, finished.resolver_down, out);
+        let occasion = (made, finished.resolver_down);
+        self.judge_health(&live, &attempt, occasion, out);
         self.conclude(&live, &attempt, out);
         self.settlement.attempts.push(attempt);
         self.wake(delivery.endpoint);
@@ -152,13 +153,12 @@ impl Core {
     /// The endpoint's health, and whether it is switched off.
     fn judge_health(
         &mut self,
-        now: Timestamp,
-        made: u16,
         live: &Live,
         attempt: &Attempt,
-        resolver_down: bool,
+        (made, resolver_down): (u16, bool),
         out: &mut Vec<Command>,
     ) {
+        let now = attempt.ended;
         let Some(slot) = self.slots.get_mut(&attempt.endpoint) else {
             return;
         };

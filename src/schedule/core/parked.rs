@@ -59,6 +59,14 @@ impl Unapplied {
     }
 }
 
+/// How a delivery comes into memory.
+struct Waiting {
+    course: Course,
+    /// The row it was read from.
+    row: Option<ParkedKey>,
+    order_key: u64,
+}
+
 impl Core {
     /// A message for one endpoint came in, fresh or from the last run.
     pub(super) fn arrive(
@@ -115,7 +123,12 @@ impl Core {
         if let Some(lane) = self.lanes.get_mut(&delivery.at.lane) {
             lane.open(delivery.at.seq);
         }
-        self.enter(now, message, endpoint, course, None, order_key);
+        let waiting = Waiting {
+            course,
+            row: None,
+            order_key,
+        };
+        self.enter(now, message, endpoint, waiting);
     }
 
     /// A delivery comes to wait in memory.
@@ -124,10 +137,13 @@ impl Core {
         now: Timestamp,
         message: &Arc<Message>,
         endpoint: EndpointNo,
-        course: Course,
-        row: Option<ParkedKey>,
-        order_key: u64,
+        waiting: Waiting,
     ) {
+        let Waiting {
+            course,
+            row,
+            order_key,
+        } = waiting;
         let Some(slot) = self.slots.get_mut(&endpoint) else {
             return;
         };
@@ -304,14 +320,12 @@ impl Core {
                 return true;
             }
         }
-        self.enter(
-            now,
-            message,
-            key.endpoint,
+        let waiting = Waiting {
             course,
-            Some(key),
-            parked.order_key,
-        );
+            row: Some(key),
+            order_key: parked.order_key,
+        };
+        self.enter(now, message, key.endpoint, waiting);
         true
     }
 

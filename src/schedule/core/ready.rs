@@ -238,6 +238,11 @@ impl Slot {
         if self.keys.as_ref().is_some_and(|keys| keys.loading) {
             return kind == Kind::Retry;
         }
+        // Retries have a quota of their own: a queue full of fresh deliveries must not starve them.
+        let low = match kind {
+            Kind::Backlog => low,
+            Kind::Retry => self.retries_in_hand < self.page() / 2,
+        };
         if due > now || !low || now < self.hold_reads {
             return false;
         }

@@ -206,8 +206,10 @@ impl Journal {
     ) -> Result<(), Error> {
         // Written with every commit, the mark alone knows what was acknowledged.
         let strict = mark.every_commit && high_water == HighWater::EveryCommit;
-        // Without a batch in any journal all are in tables, and the check after opening knows more.
-        let acknowledged = last.is_some_and(|last| mark.batch > last);
+        // Without a good batch in any journal this cannot be told. A torn end is then left to the
+        // check after opening, which also sees the tables; anything else is refused.
+        let beyond_mark = last.map(|last| mark.batch <= last);
+        let acknowledged = beyond_mark != Some(true);
         let found = match self.scan.rest {
             Rest::Clean => return Ok(()),
             Rest::Middle {
@@ -220,7 +222,7 @@ impl Journal {
             Rest::BadSum { lazy } if acknowledged || !(lazy || strict) => String::from(
                 "the last batch of the journal is damaged and may have been acknowledged",
             ),
-            Rest::Torn if acknowledged => {
+            Rest::Torn if beyond_mark == Some(false) => {
                 String::from("the journal ends before what was acknowledged")
             }
             Rest::Middle { .. } | Rest::BadSum { .. } | Rest::Torn => return Ok(()),
@@ -342,8 +344,14 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_first_batch_of_a_new_journal_is_left_to_the_check_after_opening() {
+    fn of_a_journal_without_a_good_batch_only_a_torn_end_is_left_to_the_check_after_opening() {
         assert!(judge(vec![scanned(NONE, Rest::Torn)], &mark(7, false)));
+        for rest in [middle(true), middle(false), Rest::BadSum { lazy: false }] {
+            for every_commit in [false, true] {
+                let scan = scanned(NONE, rest.clone());
+                assert!(!judge(vec![scan], &mark(7, every_commit)), "{rest:?}");
+            }
+        }
     }
 
     #[test]

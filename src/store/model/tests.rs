@@ -1,3 +1,5 @@
+//! What a crash and a planned fault do to the reference.
+
 use bytes::Bytes;
 
 use super::*;

@@ -15,7 +15,7 @@ mod judge;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -65,8 +65,8 @@ async fn every_acknowledged_event_arrives_although_the_gateway_is_killed_twenty_
     let mut busy_kills = 0;
     for kill in 0..KILLS {
         pause(Duration::from_millis(random.random_range(100..600))).await;
-        let open = load.acked().saturating_sub(delivered(&receiver));
-        busy_kills += usize::from(open > 0);
+        let open = judge::judge(&read(&produced), &read(&consumed), &[]).lost;
+        busy_kills += usize::from(!open.is_empty());
         gateway = gateway.kill().start().await;
         goes_on(&gateway, &receiver, kill).await;
     }
@@ -99,23 +99,13 @@ async fn every_acknowledged_event_arrives_although_the_gateway_is_killed_twenty_
     assert_eq!(status.code(), Some(0));
 }
 
-/// One in eight first attempts fails, the rest take a few milliseconds.
+/// One in sixteen first attempts fails, the rest take a few milliseconds.
 fn flaky(request: &Received) -> Answer {
     let digit = hash(&request.body).as_bytes()[0];
-    if request.nth == 1 && matches!(digit, b'0' | b'1') {
+    if request.nth == 1 && digit == b'0' {
         return Answer::status(500);
     }
     Answer::ok().after(Duration::from_millis(5))
-}
-
-fn delivered(receiver: &Receiver) -> u64 {
-    let ids: std::collections::HashSet<_> = receiver
-        .all()
-        .into_iter()
-        .filter(Received::is_success)
-        .map(|one| one.id)
-        .collect();
-    ids.len().try_into().unwrap()
 }
 
 /// A fresh event arrives soon after the restart (liveness).
@@ -140,7 +130,6 @@ fn read(path: &Path) -> String {
 /// Producers that never stop: what fails is sent again under the same idempotency key.
 struct Load {
     stop: Arc<AtomicBool>,
-    acked: Arc<AtomicU64>,
     /// Hashes of all payloads ever sent, acknowledged or not.
     invoked: Arc<Mutex<Vec<String>>>,
     producers: tokio::task::JoinSet<()>,
@@ -152,12 +141,11 @@ impl Load {
         let record = Arc::new(Mutex::new(file));
         let mut load = Self {
             stop: Arc::default(),
-            acked: Arc::default(),
             invoked: Arc::default(),
             producers: tokio::task::JoinSet::new(),
         };
         for producer in 0..PRODUCERS {
-            let (stop, acked) = (Arc::clone(&load.stop), Arc::clone(&load.acked));
+            let stop = Arc::clone(&load.stop);
             let (invoked, record) = (Arc::clone(&load.invoked), Arc::clone(&record));
             let api = api.clone();
             load.producers.spawn(async move {
@@ -171,16 +159,13 @@ impl Load {
                     let body = Bytes::from(message(payload).to_string());
                     if let Some(id) = publish(&api, &key, body, &stop).await {
                         writeln!(record.lock(), "{id} {sum}").unwrap();
-                        acked.fetch_add(1, Ordering::Relaxed);
                     }
+                    // Below what one endpoint takes: a growing backlog would prove nothing more.
+                    pause(Duration::from_millis(10)).await;
                 }
             });
         }
         load
-    }
-
-    fn acked(&self) -> u64 {
-        self.acked.load(Ordering::Relaxed)
     }
 
     /// Ends the load; answers what was ever sent.

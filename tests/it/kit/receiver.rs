@@ -208,6 +208,23 @@ impl Receiver {
 impl Drop for Receiver {
     fn drop(&mut self) {
         self.accepting.abort();
+        if std::thread::panicking() {
+            let all = self.all();
+            eprintln!("--- receiver: {} requests, the last ones:", all.len());
+            for one in all.iter().skip(all.len().saturating_sub(40)) {
+                let at = one.start.duration_since(all[0].start);
+                let Received {
+                    path,
+                    id,
+                    nth,
+                    status,
+                    concurrent,
+                    ..
+                } = one;
+                let body = String::from_utf8_lossy(&one.body[..one.body.len().min(40)]);
+                eprintln!("{at:>10.1?} {path} {id} try {nth} of {concurrent} -> {status} {body}");
+            }
+        }
     }
 }
 

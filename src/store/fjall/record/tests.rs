@@ -1,3 +1,5 @@
+//! Every small record reads back, and no flipped bit goes unnoticed.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,7 @@
+//! A row taken out of a store behind its back is a hole that an open refuses.
+//!
+//! Rings have 16 slots here, so that they come round.
+
 use std::path::Path;
 
 use bytes::Bytes;
@@ -235,7 +239,7 @@ fn a_store_behind_its_mark_or_with_another_history_is_refused() {
     };
     let longer = Mark {
         lanes: [(LaneId(1), 12)].into(),
-        ..mark.clone()
+        ..mark
     };
     for other in [ahead, elsewhere, longer] {
         let (mut file, _) = MarkFile::open(&path).unwrap();

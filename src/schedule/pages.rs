@@ -1,0 +1,76 @@
+//! Pages of parked rows, with the messages of those that are due. Blocks on the store.
+
+use std::sync::Arc;
+
+use tracing::error;
+
+use super::core::{Input, Kind, Read};
+use crate::base::Timestamp;
+use crate::model::{Message, Parked, ParkedKey, Position};
+use crate::store::{self, Reader};
+
+/// Rows with the messages of those that are due.
+pub fn read_page(reader: &dyn Reader, read: Read, now: Timestamp) -> Input {
+    let until = match read.kind {
+        Kind::Backlog => Timestamp::ZERO,
+        Kind::Retry => Timestamp::MAX,
+    };
+    // Retries begin behind every backlog row.
+    let floor = (read.kind == Kind::Retry).then_some(ParkedKey {
+        endpoint: read.endpoint,
+        due: Timestamp::ZERO,
+        at: Position::END,
+    });
+    let rows = match reader.parked(read.endpoint, read.after.max(floor), until, read.limit) {
+        Ok(rows) => rows,
+        Err(cause) => {
+            error!(%cause, endpoint = read.endpoint.0, "parked deliveries cannot be read");
+            return Input::Page {
+                read,
+                rows: Vec::new(),
+                more: true,
+                at: now,
+            };
+        }
+    };
+    let mut more = rows.len() >= read.limit;
+    let mut page = Vec::with_capacity(rows.len());
+    for row in rows {
+        match message_of(reader, &row, now) {
+            Ok(message) => page.push((row, message)),
+            Err(cause) => {
+                error!(%cause, "a page of parked deliveries is cut short; the rest is read again");
+                more = true;
+                break;
+            }
+        }
+    }
+    Input::Page {
+        read,
+        rows: page,
+        more,
+        at: now,
+    }
+}
+
+/// The message of a row that is due; `None` if it expired or is corrupt.
+fn message_of(
+    reader: &dyn Reader,
+    row: &Parked,
+    now: Timestamp,
+) -> Result<Option<Arc<Message>>, store::Error> {
+    if row.key.due > now {
+        return Ok(None);
+    }
+    match reader.message(row.key.at) {
+        Ok(message) => Ok(message.map(Arc::new)),
+        Err(store::Error::Corrupt { what, why }) => {
+            error!(
+                what,
+                why, "a corrupt message is never delivered; its delivery is cancelled"
+            );
+            Ok(None)
+        }
+        Err(cause) => Err(cause),
+    }
+}
