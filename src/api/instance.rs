@@ -103,7 +103,7 @@ async fn guarded_metrics(State(state): State<Arc<ApiState>>, request: Request) -
         let detail = "Metrics want an instance key with the scope read.";
         Err(Problem::new(Code::Forbidden, detail))
     });
-    leave(answer, request.uri().path())
+    leave(&state, answer, request.uri().path())
 }
 
 fn page(state: &ApiState) -> Reply {
@@ -114,13 +114,13 @@ fn page(state: &ApiState) -> Reply {
 }
 
 /// GET `/problems/{code}`: the section of `docs/errors.md`.
-async fn problem(Path(code): Path<String>) -> Response {
+async fn problem(State(state): State<Arc<ApiState>>, Path(code): Path<String>) -> Response {
     let text = section(&code).map(|text| Reply {
         kind: Kind::Text,
         ..Reply::raw(StatusCode::OK, Bytes::from_static(text.as_bytes()))
     });
     let answer = text.ok_or_else(|| Problem::new(Code::NotFound, "There is no such problem code."));
-    leave(answer, &format!("/problems/{code}"))
+    leave(&state, answer, &format!("/problems/{code}"))
 }
 
 fn section(code: &str) -> Option<&'static str> {

@@ -19,6 +19,7 @@ mod idempotency;
 mod instance;
 mod key;
 mod message;
+mod meters;
 mod page;
 mod query;
 mod recover;
@@ -74,6 +75,7 @@ pub struct Parts {
 /// What all handlers share.
 pub struct ApiState {
     parts: Parts,
+    meters: meters::Meters,
     tasks: task::Registry,
 }
 
@@ -82,6 +84,7 @@ impl ApiState {
     pub fn new(parts: Parts) -> Self {
         Self {
             parts,
+            meters: meters::Meters::default(),
             tasks: task::Registry::default(),
         }
     }

@@ -1,7 +1,7 @@
-//! From an HTTP request to a handler and back: credential, scope, body, answer.
+//! From an HTTP request to a handler and back: credential, scope, body, answer, counting.
 //!
 //! Every route runs through [`run`], so what holds for all of them (401 before 404, the form of
-//! errors) stands here once. Bodies are read to a limit and never beyond it.
+//! errors, metrics) stands here once. Bodies are read to a limit and never beyond it.
 
 use std::sync::Arc;
 
@@ -73,6 +73,7 @@ where
             let handler = handler.clone();
             let scope = scope.clone();
             async move {
+                let meters = Arc::clone(&state);
                 let uri = request.uri().clone();
                 let answer = match enter(state, params.ok().as_ref(), request, &scope) {
                     Err(problem) => Err(problem),
@@ -81,7 +82,7 @@ where
                         Replay::Own => handler(cx).await,
                     },
                 };
-                leave(answer, uri.path())
+                leave(&meters, answer, uri.path())
             }
         };
     axum::routing::on(method, route)
@@ -148,12 +149,14 @@ pub(super) fn authenticate(
     })
 }
 
-/// The answer as it is sent; the server below counts it.
-pub(super) fn leave(answer: Answer, path: &str) -> Response {
-    match answer {
+/// The answer as it is sent, counted.
+pub(super) fn leave(state: &ApiState, answer: Answer, path: &str) -> Response {
+    let response = match answer {
         Ok(reply) => reply.response(),
         Err(problem) => problem.response(path),
-    }
+    };
+    state.meters.answered(response.status());
+    response
 }
 
 impl Cx {

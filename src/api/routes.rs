@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, any};
 
@@ -289,18 +289,18 @@ fn later() -> Vec<(&'static str, Route)> {
     .into()
 }
 
-async fn not_built(request: Request) -> Response {
+async fn not_built(State(state): State<Arc<ApiState>>, request: Request) -> Response {
     let problem = Problem::new(Code::NotImplemented, "This route is not built yet.");
-    leave(Err(problem), request.uri().path())
+    leave(&state, Err(problem), request.uri().path())
 }
 
-async fn no_route(request: Request) -> Response {
+async fn no_route(State(state): State<Arc<ApiState>>, request: Request) -> Response {
     let problem = Problem::new(Code::NotFound, "There is no such path.");
-    leave(Err(problem), request.uri().path())
+    leave(&state, Err(problem), request.uri().path())
 }
 
-async fn no_method(request: Request) -> Response {
+async fn no_method(State(state): State<Arc<ApiState>>, request: Request) -> Response {
     let detail = format!("{} is not allowed here.", request.method());
     let problem = Problem::new(Code::MethodNotAllowed, detail);
-    leave(Err(problem), request.uri().path())
+    leave(&state, Err(problem), request.uri().path())
 }

@@ -218,7 +218,7 @@ impl Ingest {
         match answer.await.unwrap_or(Err(lane::Error::Failed)) {
             Ok(messages) => {
                 for (place, message) in drafted.places.iter().zip(messages) {
-                    self.count(&message);
+                    self.meters.accepted(&message);
                     run.set(
                         *place,
                         Ok(Accepted {
@@ -237,7 +237,7 @@ impl Ingest {
         let results = results.map(|result| result.unwrap_or(Err(Refused::Failed)));
         let results: Vec<_> = results.collect();
         for refused in results.iter().filter_map(|result| result.as_ref().err()) {
-            self.count_refused(refused);
+            self.meters.refused(refused);
         }
         results
     }

@@ -16,6 +16,7 @@ mod claims;
 pub mod fields;
 mod keys;
 mod limits;
+mod meters;
 mod names;
 pub mod parse;
 mod refused;
@@ -31,7 +32,6 @@ use crate::base::{Clock, Timestamp, task};
 use crate::config;
 use crate::directory::{AppEntry, Directory};
 use crate::lane::{self, Lane, Ticket};
-use crate::metrics::IngestMetrics;
 use crate::model::{ContentType, LaneId, Message, Position};
 use crate::store::{self, Accept, Reader, StoredAnswer};
 
@@ -44,6 +44,7 @@ pub use limits::{Scope as LimitScope, Warning};
 pub use refused::Refused;
 
 use limits::{Pending, Reserved, Throttle};
+use meters::Meters;
 use names::Names;
 use parse::{Limits, MessageIn};
 
@@ -73,7 +74,7 @@ pub struct Ingest {
     throttle: Throttle,
     names: Names,
     claims: Claims,
-    metrics: IngestMetrics,
+    meters: Meters,
 }
 
 /// What was found out before the body was read.
@@ -122,7 +123,7 @@ impl Ingest {
             throttle: Throttle::default(),
             names: Names::default(),
             claims: Claims::default(),
-            metrics: IngestMetrics::register(),
+            meters: Meters::default(),
             parts,
         }
     }
@@ -148,11 +149,8 @@ impl Ingest {
     pub fn admit(&self, app: &str, principal: &Principal) -> Result<Admission, Refused> {
         let admitted = self.check(app, principal);
         match &admitted {
-            Ok(admission) => {
-                let passed = admission.warning.is_some();
-                self.metrics.watermark.set(if passed { 1.0 } else { 0.0 });
-            }
-            Err(refused) => self.count_refused(refused),
+            Ok(admission) => self.meters.watermark(admission.warning.as_ref()),
+            Err(refused) => self.meters.refused(refused),
         }
         admitted
     }
@@ -178,7 +176,7 @@ impl Ingest {
     ) -> Result<Accepted, Refused> {
         let accepted = self.accept_one(admission, &submission).await;
         if let Err(refused) = &accepted {
-            self.count_refused(refused);
+            self.meters.refused(refused);
         }
         accepted
     }
@@ -206,7 +204,7 @@ impl Ingest {
         }
         let (ticket, reserved) = self.append(&entry, message, None)?;
         let message = settle(ticket.committed().await, reserved)?;
-        self.count(&message);
+        self.meters.accepted(&message);
         Ok(Accepted {
             message,
             duplicate: false,
@@ -252,23 +250,11 @@ impl Ingest {
             drop(reply.send(committed)); // the caller went away; the message stands
         });
         let message = answer.await.unwrap_or(Err(Refused::Failed))?;
-        self.count(&message);
+        self.meters.accepted(&message);
         Ok(Accepted {
             message,
             duplicate: false,
         })
-    }
-
-    fn count(&self, message: &Message) {
-        self.metrics.messages.increment(1);
-        self.metrics.bytes.increment(length(message.payload.len()));
-        if message.targets.is_empty() {
-            self.metrics.unmatched.increment(1);
-        }
-    }
-
-    fn count_refused(&self, refused: &Refused) {
-        self.metrics.refused(refused.reason()).increment(1);
     }
 
     async fn claim(&self, key: Key) -> Result<Claim, Refused> {
@@ -290,7 +276,7 @@ impl Ingest {
         let StoredAnswer::Message(at) = record.answer else {
             return Err(Refused::Mismatch); // another route's answer: cannot be under this path
         };
-        self.metrics.replayed.increment(1);
+        self.meters.replayed();
         let message = reader.message(at).map_err(Refused::Unreadable)?;
         Ok(message.map(|message| Accepted {
             message: Arc::new(message),

@@ -61,13 +61,26 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// The label of the metric: problem codes, and a label of its own for a mismatch.
+    /// All values of [`Refused::reason`].
+    pub const REASONS: [&'static str; 10] = [
+        "bad_json",
+        "conflict",
+        "idempotency_in_progress",
+        "not_found",
+        "overloaded",
+        "payload_too_large",
+        "rate_limited",
+        "server_error",
+        "storage_low",
+        "validation",
+    ];
+
+    /// The problem code, also the label of the metric.
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::NoApplication => "not_found",
             Self::BadJson(_) => "bad_json",
-            Self::Invalid(_) => "validation",
-            Self::Mismatch => "idempotency_mismatch",
+            Self::Invalid(_) | Self::Mismatch => "validation",
             Self::TooLarge { .. } => "payload_too_large",
             Self::Duplicate(_) => "conflict",
             Self::InProgress => "idempotency_in_progress",

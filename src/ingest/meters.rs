@@ -1,0 +1,58 @@
+//! Handles of the ingest metrics, looked up once.
+
+use ::metrics::{Counter, Gauge, counter, gauge};
+
+use super::{Refused, Warning};
+use crate::metrics;
+use crate::model::Message;
+
+pub(super) struct Meters {
+    messages: Counter,
+    bytes: Counter,
+    unmatched: Counter,
+    replayed: Counter,
+    watermark: Gauge,
+    refused: [Counter; Refused::REASONS.len()],
+}
+
+impl Default for Meters {
+    fn default() -> Self {
+        Self {
+            messages: counter!(metrics::INGEST_MESSAGES),
+            bytes: counter!(metrics::INGEST_BYTES),
+            unmatched: counter!(metrics::INGEST_UNMATCHED),
+            replayed: counter!(metrics::INGEST_REPLAYED),
+            watermark: gauge!(metrics::INGEST_WATERMARK),
+            refused: Refused::REASONS
+                .map(|reason| counter!(metrics::INGEST_REFUSED, "reason" => reason)),
+        }
+    }
+}
+
+impl Meters {
+    pub(super) fn accepted(&self, message: &Message) {
+        self.messages.increment(1);
+        let bytes = u64::try_from(message.payload.len()).unwrap_or(u64::MAX);
+        self.bytes.increment(bytes);
+        if message.targets.is_empty() {
+            self.unmatched.increment(1);
+        }
+    }
+
+    pub(super) fn replayed(&self) {
+        self.replayed.increment(1);
+    }
+
+    pub(super) fn refused(&self, refused: &Refused) {
+        let reason = refused.reason();
+        let place = Refused::REASONS.iter().position(|known| *known == reason);
+        if let Some(counter) = place.and_then(|place| self.refused.get(place)) {
+            counter.increment(1);
+        }
+    }
+
+    pub(super) fn watermark(&self, warning: Option<&Warning>) {
+        self.watermark
+            .set(if warning.is_some() { 1.0 } else { 0.0 });
+    }
+}
