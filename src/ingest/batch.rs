@@ -172,23 +172,27 @@ impl Ingest {
             return Ok(None);
         };
         let key = keys::event_key(entry.app.no, event_id);
-        if run.event_ids.contains_key(&key) {
-            let msg = "another line of this batch has this event id";
-            let item = super::Item::body("eventId", super::ItemKind::ValueError, msg);
-            return Err(Refused::Invalid(vec![item]));
-        }
-        run.claims.push(self.claim(key).await?);
-        if let Some(first) = self.first_of(entry, event_id)? {
-            if !from.return_duplicate {
-                return Err(Refused::Duplicate(first.id()));
+        match run.event_ids.get(&key) {
+            Some(EventId::New) => {
+                let msg = "another line of this batch has this event id";
+                let item = super::Item::body("eventId", super::ItemKind::ValueError, msg);
+                return Err(Refused::Invalid(vec![item]));
             }
-            return Ok(Some(Accepted {
-                message: Arc::new(first),
-                duplicate: true,
-            }));
+            Some(EventId::Known) => {} // claimed by an earlier line: do not wait for ourselves
+            None => run.claims.push(self.claim(key).await?),
         }
-        run.event_ids.insert(key, ());
-        Ok(None)
+        let Some(first) = self.first_of(entry, event_id)? else {
+            run.event_ids.insert(key, EventId::New);
+            return Ok(None);
+        };
+        run.event_ids.insert(key, EventId::Known);
+        if !from.return_duplicate {
+            return Err(Refused::Duplicate(first.id()));
+        }
+        Ok(Some(Accepted {
+            message: Arc::new(first),
+            duplicate: true,
+        }))
     }
 
     fn hand_in(&self, drafted: &mut Drafted) -> Result<(), Refused> {
@@ -246,9 +250,18 @@ struct Run {
     whole: Option<Key>,
     /// Held to the end.
     claims: Vec<Claim>,
-    event_ids: HashMap<Key, ()>,
+    event_ids: HashMap<Key, EventId>,
     /// One per line read so far; `None` while it is being committed.
     results: Vec<Option<LineResult>>,
+}
+
+/// An event id that an earlier line of the batch has claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum EventId {
+    /// Its message is in this batch.
+    New,
+    /// Its message was accepted before this batch.
+    Known,
 }
 
 impl Run {

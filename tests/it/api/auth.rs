@@ -1,7 +1,11 @@
 //! Keys, scopes, and applications that do not see each other.
+#![expect(clippy::string_slice, reason = "keys are ASCII")]
 
 use std::time::Duration;
 
+use clap::Parser;
+use posthaste::base::Clock;
+use posthaste::cli::keys;
 use serde_json::json;
 
 use super::kit::{ADMIN, Gateway};
@@ -171,42 +175,7 @@ async fn another_applications_objects_are_not_found_on_every_route() {
         "since": "2026-01-05T00:00:00Z",
     });
     let before = gateway.directory.snapshot().revision();
-    for (method, path) in [
-        ("GET", format!("/app/{theirs}")),
-        ("PUT", format!("/app/{theirs}")),
-        ("PATCH", "/app/theirs".to_owned()),
-        ("DELETE", format!("/app/{theirs}")),
-        ("GET", "/app/theirs/endpoint".to_owned()),
-        ("GET", format!("/app/theirs/endpoint/{endpoint}")),
-        ("GET", format!("/app/{mine}/endpoint/{endpoint}")),
-        ("DELETE", format!("/app/{mine}/endpoint/{endpoint}")),
-        ("GET", format!("/app/mine/endpoint/{endpoint}/secret")),
-        (
-            "POST",
-            format!("/app/mine/endpoint/{endpoint}/secret/rotate"),
-        ),
-        ("GET", format!("/app/mine/endpoint/{endpoint}/headers")),
-        ("POST", format!("/app/mine/endpoint/{endpoint}/pause")),
-        ("GET", "/app/theirs/msg".to_owned()),
-        ("GET", format!("/app/mine/msg/{message}")),
-        ("GET", format!("/app/mine/msg/{message}/explain")),
-        ("GET", format!("/app/mine/msg/{message}/endpoint")),
-        ("GET", format!("/app/mine/attempt/msg/{message}")),
-        ("GET", format!("/app/mine/attempt/endpoint/{endpoint}")),
-        ("GET", format!("/app/mine/endpoint/{endpoint}/msg")),
-        (
-            "POST",
-            format!("/app/mine/msg/{message}/endpoint/{my_endpoint}/resend"),
-        ),
-        (
-            "POST",
-            format!("/app/theirs/msg/{message}/endpoint/{endpoint}/resend"),
-        ),
-        (
-            "POST",
-            format!("/app/mine/msg/{message}/endpoint/{my_endpoint}/cancel"),
-        ),
-    ] {
+    for (method, path) in routes(&mine, &theirs, &endpoint, &my_endpoint, &message) {
         let body = match method {
             "GET" | "DELETE" => json!(null),
             "PUT" | "PATCH" => json!({"name": "stolen"}),
@@ -257,4 +226,84 @@ async fn another_applications_objects_are_not_found_on_every_route() {
         .key(&key)
         .expect(403)
         .await;
+}
+
+#[derive(clap::Parser)]
+struct Keys {
+    #[command(flatten)]
+    args: keys::KeysArgs,
+}
+
+#[tokio::test]
+async fn keys_of_a_stopped_gateway_are_made_listed_and_revoked() {
+    let gateway = Gateway::start().await;
+    gateway.app("acme").await;
+    let run = async |line: &str| {
+        let line = std::iter::once("keys").chain(line.split(' '));
+        let args = Keys::try_parse_from(line).unwrap().args;
+        keys::run(args, &gateway.directory, gateway.clock.now(), [7; 46]).await
+    };
+    assert_eq!(run("list").await.unwrap(), "there are no keys");
+    let made = run("create --name ci --scope read --app acme --expires 2030-01-01T00:00:00Z");
+    let made = made.await.unwrap();
+    let (key, rest) = made.split_once('\n').unwrap();
+    gateway.get("/app/acme").key(key).expect(200).await;
+    let id = rest.trim_start_matches('(').split(';').next().unwrap();
+    let listed = run("list").await.unwrap();
+    assert!(listed.starts_with(id) && listed.contains("read") && !listed.contains(key));
+    assert!(run("create --name x --app nobody").await.is_err());
+    assert!(
+        run("create --name x --expires 2020-01-01T00:00:00Z")
+            .await
+            .is_err()
+    );
+    run(&format!("revoke {id}")).await.unwrap();
+    gateway.get("/app/acme").key(key).expect(401).await;
+    assert!(run(&format!("revoke {id}")).await.is_err());
+}
+
+/// Every route that names an object, with foreign ids in all places.
+fn routes(
+    mine: &str,
+    theirs: &str,
+    endpoint: &str,
+    my_endpoint: &str,
+    message: &str,
+) -> Vec<(&'static str, String)> {
+    vec![
+        ("GET", format!("/app/{theirs}")),
+        ("PUT", format!("/app/{theirs}")),
+        ("PATCH", "/app/theirs".to_owned()),
+        ("DELETE", format!("/app/{theirs}")),
+        ("GET", "/app/theirs/endpoint".to_owned()),
+        ("GET", format!("/app/theirs/endpoint/{endpoint}")),
+        ("GET", format!("/app/{mine}/endpoint/{endpoint}")),
+        ("DELETE", format!("/app/{mine}/endpoint/{endpoint}")),
+        ("GET", format!("/app/mine/endpoint/{endpoint}/secret")),
+        (
+            "POST",
+            format!("/app/mine/endpoint/{endpoint}/secret/rotate"),
+        ),
+        ("GET", format!("/app/mine/endpoint/{endpoint}/headers")),
+        ("POST", format!("/app/mine/endpoint/{endpoint}/pause")),
+        ("GET", "/app/theirs/msg".to_owned()),
+        ("GET", format!("/app/mine/msg/{message}")),
+        ("GET", format!("/app/mine/msg/{message}/explain")),
+        ("GET", format!("/app/mine/msg/{message}/endpoint")),
+        ("GET", format!("/app/mine/attempt/msg/{message}")),
+        ("GET", format!("/app/mine/attempt/endpoint/{endpoint}")),
+        ("GET", format!("/app/mine/endpoint/{endpoint}/msg")),
+        (
+            "POST",
+            format!("/app/mine/msg/{message}/endpoint/{my_endpoint}/resend"),
+        ),
+        (
+            "POST",
+            format!("/app/theirs/msg/{message}/endpoint/{endpoint}/resend"),
+        ),
+        (
+            "POST",
+            format!("/app/mine/msg/{message}/endpoint/{my_endpoint}/cancel"),
+        ),
+    ]
 }

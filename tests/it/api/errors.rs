@@ -1,4 +1,8 @@
 //! Every row of the error table has a request that produces it, as JSON.
+#![expect(
+    clippy::unwrap_used,
+    reason = "outside the test functions a failure is a failed test too"
+)]
 
 use std::time::Duration;
 

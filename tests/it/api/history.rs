@@ -1,4 +1,9 @@
 //! Attempts and deliveries: lists, filters, resend, cancel, recover, replay-missing, explain.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "outside the test functions a failure is a failed test too"
+)]
 
 use std::time::Duration;
 

@@ -1,4 +1,8 @@
 //! `Idempotency-Key`: one event, one answer, also at the same time and across restarts (T13).
+#![expect(
+    clippy::unwrap_used,
+    reason = "outside the test functions a failure is a failed test too"
+)]
 
 use std::time::Duration;
 

@@ -1,5 +1,9 @@
 //! A gateway without a network: requests go into the router, the scheduler is a stand-in.
-#![expect(clippy::unwrap_used, reason = "test kit")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "test kit: a failure is a failed test"
+)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -243,6 +243,33 @@ async fn a_batch_answers_line_for_line() {
 }
 
 #[tokio::test]
+async fn a_batch_may_name_an_earlier_event_twice() {
+    let gateway = Gateway::start().await;
+    gateway.app("acme").await;
+    let body = json!({"eventType": "a", "payload": {}, "eventId": "e"});
+    let first = gateway
+        .post("/app/acme/msg", &body)
+        .expect(202)
+        .await
+        .json();
+    let lines = format!("{body}\n{body}\n");
+    let send = |path: &str| {
+        let call = gateway.call("POST", path).kind("application/x-ndjson");
+        call.body(lines.clone())
+    };
+    let answer = send("/app/acme/msg/batch?on_duplicate=return")
+        .expect(202)
+        .await;
+    assert_eq!(answer.text().matches("\"duplicate\":true").count(), 2);
+    assert_eq!(
+        answer.text().matches(first["id"].as_str().unwrap()).count(),
+        2
+    );
+    let answer = send("/app/acme/msg/batch").expect(202).await;
+    assert_eq!(answer.text().matches("\"conflict\"").count(), 2);
+}
+
+#[tokio::test]
 async fn a_batch_larger_than_one_commit_keeps_its_order() {
     let gateway = Gateway::with(|config| {
         config.ingest.max_group = 7;

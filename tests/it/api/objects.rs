@@ -243,85 +243,12 @@ async fn mistakes_of_an_endpoint_are_named_one_by_one() {
             .await
             .mistakes()
     };
-    let item = |loc: &str, kind: &str| (format!("body.{loc}"), kind.to_owned());
-    let good = "https://a.example/";
-    for (body, want) in [
-        (json!({}), item("url", "missing")),
-        (json!({"url": "nonsense"}), item("url", "value_error")),
-        (
-            json!({"url": "http://a.example/"}),
-            item("url", "https_required"),
-        ),
-        (
-            json!({"url": "https://127.0.0.1/"}),
-            item("url", "blocked_address"),
-        ),
-        (
-            json!({"url": "https://169.254.169.254/"}),
-            item("url", "blocked_address"),
-        ),
-        (
-            json!({"url": good, "uid": "a b"}),
-            item("uid", "value_error"),
-        ),
-        (
-            json!({"url": good, "eventTypes": ["a", "b c"]}),
-            item("eventTypes.1", "value_error"),
-        ),
-        (
-            json!({"url": good, "channels": []}),
-            item("channels", "limit"),
-        ),
-        (
-            json!({"url": good, "throttleRate": 0}),
-            item("throttleRate", "value_error"),
-        ),
-        (
-            json!({"url": good, "timeoutMs": 999}),
-            item("timeoutMs", "value_error"),
-        ),
-        (
-            json!({"url": good, "maxConcurrency": 1001}),
-            item("maxConcurrency", "value_error"),
-        ),
-        (
-            json!({"url": good, "retrySchedule": "never"}),
-            item("retrySchedule", "value_error"),
-        ),
-        (
-            json!({"url": good, "secret": "short"}),
-            item("secret", "value_error"),
-        ),
-        (
-            json!({"url": good, "headers": {"webhook-id": "x"}}),
-            item("headers", "value_error"),
-        ),
-        (
-            json!({"url": good, "signature": "nope"}),
-            item("signature", "value_error"),
-        ),
-        (
-            json!({"url": good, "excludePii": true}),
-            item("excludePii", "unsupported_field"),
-        ),
-        (
-            json!({"url": good, "paused": true}),
-            item("paused", "value_error"),
-        ),
-        (
-            json!({"url": good, "colour": "red"}),
-            item("colour", "unknown_field"),
-        ),
-        (
-            json!({"url": good, "metadata": {"a": "x".repeat(5000)}}),
-            item("metadata", "limit"),
-        ),
-    ] {
+    for (body, want) in wrong_endpoints() {
         assert_eq!(mistakes(body.clone()).await, [want], "{body}");
     }
     let put = gateway.call("PUT", "/app/acme/endpoint/x");
     let put = put
-        .json(&json!({"url": good, "secret": "whsec_x"}))
+        .json(&json!({"url": "https://a.example/", "secret": "whsec_x"}))
         .send()
         .await;
     assert_eq!(put.mistakes(), [item("secret", "unknown_field")]);
@@ -567,4 +494,86 @@ async fn event_types_are_archived_revived_and_expunged() {
         .expect(204)
         .await;
     gateway.get("/event-type/invoice.paid").expect(404).await;
+}
+
+fn item(loc: &str, kind: &str) -> (String, String) {
+    (format!("body.{loc}"), kind.to_owned())
+}
+
+/// Bodies with one mistake each, and the mistake.
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn wrong_endpoints() -> Vec<(Value, (String, String))> {
+    let good = "https://a.example/";
+    vec![
+        (json!({}), item("url", "missing")),
+        (json!({"url": "nonsense"}), item("url", "value_error")),
+        (
+            json!({"url": "http://a.example/"}),
+            item("url", "https_required"),
+        ),
+        (
+            json!({"url": "https://127.0.0.1/"}),
+            item("url", "blocked_address"),
+        ),
+        (
+            json!({"url": "https://169.254.169.254/"}),
+            item("url", "blocked_address"),
+        ),
+        (
+            json!({"url": good, "uid": "a b"}),
+            item("uid", "value_error"),
+        ),
+        (
+            json!({"url": good, "eventTypes": ["a", "b c"]}),
+            item("eventTypes.1", "value_error"),
+        ),
+        (
+            json!({"url": good, "channels": []}),
+            item("channels", "limit"),
+        ),
+        (
+            json!({"url": good, "throttleRate": 0}),
+            item("throttleRate", "value_error"),
+        ),
+        (
+            json!({"url": good, "timeoutMs": 999}),
+            item("timeoutMs", "value_error"),
+        ),
+        (
+            json!({"url": good, "maxConcurrency": 1001}),
+            item("maxConcurrency", "value_error"),
+        ),
+        (
+            json!({"url": good, "retrySchedule": "never"}),
+            item("retrySchedule", "value_error"),
+        ),
+        (
+            json!({"url": good, "secret": "short"}),
+            item("secret", "value_error"),
+        ),
+        (
+            json!({"url": good, "headers": {"webhook-id": "x"}}),
+            item("headers", "value_error"),
+        ),
+        (
+            json!({"url": good, "signature": "nope"}),
+            item("signature", "value_error"),
+        ),
+        (
+            json!({"url": good, "excludePii": true}),
+            item("excludePii", "unsupported_field"),
+        ),
+        (
+            json!({"url": good, "paused": true}),
+            item("paused", "value_error"),
+        ),
+        (
+            json!({"url": good, "colour": "red"}),
+            item("colour", "unknown_field"),
+        ),
+        (
+            json!({"url": good, "metadata": {"a": "x".repeat(5000)}}),
+            item("metadata", "limit"),
+        ),
+    ]
 }
