@@ -4,7 +4,12 @@
 //! event to the next, so days of retries take milliseconds. What the driver does in a running gateway
 //! (settle, read pages, recover) is done here step by step against `store::model`.
 
-#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "test kit")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "test kit; seeds are printed"
+)]
 
 mod chaos;
 mod limits;
