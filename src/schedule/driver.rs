@@ -143,6 +143,7 @@ impl<A: Attempts> Driver<A> {
         let mut stopping = false;
         loop {
             let wait = self.wait();
+            let open = !self.is_held();
             tokio::select! {
                 biased;
                 () = stop.stopped(), if !stopping => {
@@ -154,13 +155,13 @@ impl<A: Attempts> Driver<A> {
                         return;
                     }
                 }
-                Some(finished) = self.finished.1.recv() => self.take_finished(finished),
-                Some(page) = self.pages.1.recv() => self.step(page),
+                Some(finished) = self.finished.1.recv(), if open => self.take_finished(finished),
+                Some(page) = self.pages.1.recv(), if open => self.step(page),
                 input = self.inbox.recovered.recv(), if self.recovering => match input {
                     Some(input) => self.step(input),
                     None => self.recovering = false,
                 },
-                Some(group) = self.inbox.committed.recv(), if !self.recovering => {
+                Some(group) = self.inbox.committed.recv(), if open && !self.recovering => {
                     self.take_committed(group);
                 }
                 Some(endpoint) = self.inbox.changed.recv() => self.take_endpoint(&endpoint),
@@ -176,6 +177,21 @@ impl<A: Attempts> Driver<A> {
 
     /// Everything that is waiting, then what follows from it.
     fn turn(&mut self) {
+        if !self.is_held() {
+            self.take_waiting();
+        }
+        let now = self.parts.clock.now();
+        if !self.recovering {
+            self.core.pump(now, &mut self.commands);
+        }
+        self.carry_out();
+        self.settle(now);
+        self.start_reads();
+        self.report(now);
+    }
+
+    /// What is in the channels, and the time.
+    fn take_waiting(&mut self) {
         while let Ok(finished) = self.finished.1.try_recv() {
             self.take_finished(finished);
         }
@@ -191,13 +207,13 @@ impl<A: Attempts> Driver<A> {
         if self.core.next_wakeup().is_some_and(|at| at <= now) {
             self.core.step(now, Input::Tick, &mut self.commands);
         }
-        if !self.recovering {
-            self.core.pump(now, &mut self.commands);
-        }
-        self.carry_out();
-        self.settle(now);
-        self.start_reads();
-        self.report(now);
+    }
+
+    /// While a request waits, nothing else that changes deliveries is taken in: it must see a store
+    /// to which everything is applied, and under load there would always be something more. Two
+    /// settlements later, in milliseconds, it is served.
+    fn is_held(&self) -> bool {
+        !self.queued.is_empty() && !self.recovering
     }
 
     fn step(&mut self, input: Input) {

@@ -239,10 +239,9 @@ impl Slot {
             return kind == Kind::Retry;
         }
         // Retries have a quota of their own: a queue full of fresh deliveries must not starve them.
-        // By key both kinds wait for a short queue: rows of one key stand in either.
-        let low = match (kind, self.plan.order) {
-            (Kind::Retry, Order::None | Order::Endpoint) => self.retries_in_hand < self.page() / 2,
-            (Kind::Retry, Order::Key) | (Kind::Backlog, _) => low,
+        let low = match kind {
+            Kind::Backlog => low,
+            Kind::Retry => self.retries_in_hand < self.page() / 2,
         };
         if due > now || !low || now < self.hold_reads {
             return false;

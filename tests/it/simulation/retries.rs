@@ -2,7 +2,8 @@
 
 use posthaste::model::{Delivery, DisablePolicy, DisableReason, FailureKind, Trigger, Verdict};
 use posthaste::policy::retry::RetryPlan;
-use posthaste::schedule::core::Announcement;
+use posthaste::schedule::core::{Announcement, Kind, Read};
+use posthaste::schedule::read_page;
 
 use super::{Answer, DAY, HOUR, MINUTE, Sim, plan};
 use std::time::Duration;
@@ -273,4 +274,29 @@ fn retries_that_failed_together_are_spread_evenly() {
         .map(|(i, wait)| ((wait - 240.0) / 120.0 - i as f64 / n).abs())
         .fold(0.0, f64::max);
     assert!(distance < 1.63 / n.sqrt(), "{distance}");
+}
+
+#[test]
+fn a_row_that_comes_due_after_its_page_was_read_is_left_for_the_next_page() {
+    let mut sim = Sim::new(14);
+    let ep = sim.endpoint(plan(1, 1), Answer::Status(500));
+    let at = sim.publish(&[ep]);
+    sim.advance(Duration::from_secs(1));
+    let read = Read {
+        endpoint: ep,
+        kind: Kind::Retry,
+        after: None,
+        limit: 8,
+        settled: 0,
+    };
+    let page = read_page(sim.reader.as_ref(), read, sim.now);
+    sim.now = sim.now.plus(MINUTE);
+    sim.step(page);
+    sim.advance(DAY * 5);
+    assert!(
+        !sim.reader
+            .is_cancelled(Delivery { at, endpoint: ep })
+            .unwrap()
+    );
+    assert_eq!(sim.attempts(at, ep).len(), 10);
 }
