@@ -21,6 +21,7 @@ fn plan(no: u32) -> Plan {
         endpoint: EndpointNo(no),
         app: AppNo(no),
         sending: true,
+        disabled_by_hand: false,
         deleted: false,
         concurrency: 100,
         rate: None,

@@ -49,7 +49,10 @@ impl Gateway {
         let address = free_port()?;
         let key = "sk_loadtest_0123456789abcdefghijklmnop".to_owned();
         let log = dir.join("gateway.log");
-        let child = Command::new(binary)
+        // The child starts elsewhere, so a relative path must be made whole first.
+        let binary = std::fs::canonicalize(binary)
+            .with_context(|| format!("cannot start {}", binary.display()))?;
+        let child = Command::new(&binary)
             .arg("serve")
             .current_dir(dir)
             .env("POSTHASTE_ADMIN_KEY", &key)

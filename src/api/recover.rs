@@ -1,7 +1,7 @@
 //! Trying again what an endpoint missed: recover (dead deliveries), replay-missing (never tried).
 //!
 //! Both answer 202 with a background task that walks the history in pages and hands the scheduler at
-//! most 500 deliveries at a time, so a year of failures costs no memory. The scheduler paces them;
+//! most 100 deliveries at a time, so a year of failures costs no memory. The scheduler paces them;
 //! while it is busy the task waits.
 
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::schedule;
 use crate::store::{self, ListKey, Page, Reader};
 
 /// Deliveries handed over at a time, and list entries read at a time.
-const PAGE: usize = 500;
+const PAGE: usize = 100;
 /// History of at least this long can always be asked for.
 const ALWAYS_GRANTED: Duration = Duration::from_secs(14 * 86_400);
 

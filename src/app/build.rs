@@ -82,7 +82,7 @@ pub(super) async fn engine(
     let (requests_to, requests) = mpsc::channel(256);
     let (announcer, teller) =
         Announcer::new(lane.clone(), Arc::clone(&directory), Arc::clone(&shared));
-    tasks.spawn("teller", OnExit::Log, teller.run(stop.clone()));
+    tasks.spawn("teller", OnExit::Log, teller.run());
 
     let mut core = Core::new(settings(config));
     let recovery = schedule::begin(

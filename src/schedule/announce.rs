@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tracing::{error, info, warn};
 
 use super::core::{Announcement, AttemptReport};
-use crate::base::task::Stop;
 use crate::base::{Clock, Timestamp};
 use crate::directory::{Directory, Snapshot};
 use crate::lane::{self, Lane};
@@ -67,25 +67,25 @@ impl Announcer {
     }
 
     fn hand(&self, errand: Errand) {
-        if self.errands.try_send(errand).is_err() {
-            warn!("too many operational events wait; one is dropped");
+        match self.errands.try_send(errand) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                warn!("too many operational events wait; one is dropped");
+            }
+            Err(TrySendError::Closed(_)) => {
+                warn!("the process is ending; an operational event is dropped");
+            }
         }
     }
 }
 
 impl Teller {
-    /// Runs until told to stop or the announcers are gone. What is taken is finished first.
-    pub async fn run(mut self, mut stop: Stop) {
-        loop {
-            let errand = tokio::select! {
-                biased;
-                errand = self.errands.recv() => errand,
-                () = stop.stopped() => None,
-            };
+    /// Runs until the announcers are gone: attempts that end during the drain still have their say.
+    pub async fn run(mut self) {
+        while let Some(errand) = self.errands.recv().await {
             match errand {
-                Some(Errand::Announce(announcement)) => self.publish(&announcement).await,
-                Some(Errand::Disable(endpoint, reason)) => self.disable(endpoint, reason).await,
-                None => return,
+                Errand::Announce(announcement) => self.publish(&announcement).await,
+                Errand::Disable(endpoint, reason) => self.disable(endpoint, reason).await,
             }
         }
     }
@@ -119,7 +119,7 @@ impl Teller {
     async fn publish(&self, announcement: &Announcement) {
         let snapshot = self.directory.snapshot();
         let Some(operator) = snapshot.app(OPERATOR) else {
-            return;
+            return warn!("there is no operator application; an operational event is dropped");
         };
         let now = self.clock.now();
         let Some((kind, data)) = describe(&snapshot, announcement, operator.app.no) else {

@@ -78,6 +78,8 @@ pub struct Plan {
     pub app: AppNo,
     /// Attempts may start.
     pub sending: bool,
+    /// Its owner switched it off.
+    pub disabled_by_hand: bool,
     /// It is gone: what is open counts as cancelled.
     pub deleted: bool,
     /// Attempts at the same time.
@@ -344,7 +346,7 @@ impl Core {
     /// row of inputs: only that starts attempts.
     pub fn step(&mut self, now: Timestamp, input: Input, out: &mut Vec<Command>) {
         match input {
-            Input::Endpoint(plan) => self.configure(*plan),
+            Input::Endpoint(plan) => self.configure(*plan, out),
             Input::State(endpoint, state) => self.restore(now, endpoint, state),
             Input::Lane(lane, checkpoint) => {
                 self.lanes.insert(lane, OpenLane::at(checkpoint));

@@ -16,8 +16,7 @@ use tracing::error;
 
 use super::announce::Announcer;
 use super::core::{Command, Core, Ending, Finished, Input, Job, Read, Stored};
-use super::handle::parked_key;
-use super::pages::read_page;
+use super::pages::{find_row, read_page};
 use super::under_way::{Replies, UnderWay, applied};
 use super::{Error, Request, Status, plan};
 use crate::base::task::{self, Stop};
@@ -26,7 +25,7 @@ use crate::config;
 use crate::directory::Directory;
 use crate::lane::{self, Committed, Lane};
 use crate::metrics::{DELIVERY_SECONDS, ScheduleMetrics};
-use crate::model::{Delivery, DeliveryState, Endpoint, Verdict};
+use crate::model::{Delivery, DeliveryState, Endpoint, Order, ParkReason};
 use crate::store::{self, Reader, Settlement};
 
 /// A settlement waits this long for more to come, unless someone waits for it.
@@ -443,14 +442,16 @@ impl<A: Attempts> Driver<A> {
             };
             let attempts = reader.attempts(delivery.at, Some(delivery.endpoint))?;
             let last = attempts.last();
-            let row = match parked_key(reader, delivery.endpoint, delivery.at, last)? {
-                Some((key, _)) => reader.parked_row(key)?,
-                None => None,
-            };
-            let finished = match last.map(|attempt| attempt.verdict) {
-                Some(Verdict::Delivered | Verdict::Dead(_)) => true,
-                Some(Verdict::RetryAt(_)) | None => row.is_none(),
-            };
+            let snapshot = self.parts.directory.peek();
+            let by_key = snapshot
+                .endpoint(delivery.endpoint)
+                .is_some_and(|endpoint| endpoint.order == Order::Key);
+            let verdict = last.map(|attempt| attempt.verdict);
+            let row = find_row(reader, delivery, verdict, by_key)?;
+            // Without a row it came to its end: delivered, dead or cancelled.
+            let finished = row
+                .as_ref()
+                .is_none_or(|row| row.reason == ParkReason::Once);
             if !retry && row.is_none() {
                 continue;
             }

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::pages::find_row;
 use crate::base::Timestamp;
 use crate::directory::Directory;
-use crate::model::{
-    Attempt, Delivery, DeliveryState, EndpointNo, Message, ParkReason, ParkedKey, Position, Verdict,
-};
+use crate::model::{Attempt, Delivery, DeliveryState, EndpointNo, Message, Order, Verdict};
 use crate::store::{self, Reader};
 
 /// Why a request was not carried out.
@@ -194,26 +193,44 @@ impl Handle {
         live: Option<DeliveryState>,
         attempts: Vec<Attempt>,
     ) -> Result<DeliveryView, Error> {
-        let endpoint = self
-            .directory
-            .snapshot()
-            .endpoint(delivery.endpoint)
-            .cloned();
-        let gone = endpoint.as_ref().is_none_or(|ep| ep.deleted.is_some());
-        let sending = endpoint.as_ref().is_some_and(|ep| ep.is_sending());
-        let waits = |state| if sending { state } else { DeliveryState::Held };
+        let snapshot = self.directory.snapshot();
+        let endpoint = snapshot.endpoint(delivery.endpoint);
+        let gone = endpoint.is_none_or(|ep| ep.deleted.is_some());
+        let sending = endpoint.is_some_and(|ep| ep.is_sending());
+        let by_key = endpoint.is_some_and(|ep| ep.order == Order::Key);
         let last = attempts.last().map(|attempt| attempt.verdict);
+        let row = match live {
+            Some(_) => None,
+            None => find_row(self.reader.as_ref(), delivery, last, by_key)?,
+        };
         let mut next_attempt = None;
-        let state = match (live, last) {
-            (Some(live), _) => live,
-            (None, Some(Verdict::Delivered)) => DeliveryState::Delivered,
-            (None, Some(Verdict::Dead(_))) => DeliveryState::Dead,
-            (None, _) if gone || self.reader.is_cancelled(delivery)? => DeliveryState::Cancelled,
-            (None, Some(Verdict::RetryAt(due))) => {
-                next_attempt = Some(due).filter(|_| sending);
-                waits(DeliveryState::Retrying)
+        let state = match (live, row, last) {
+            (Some(live), _, _) => live,
+            // Rows of a deleted endpoint are only waiting to be taken out.
+            (None, Some(row), _) if !gone => {
+                let due = Some(row.key.due).filter(|due| *due > Timestamp::ZERO);
+                next_attempt = due.filter(|_| sending);
+                match (sending, row.attempts) {
+                    (false, _) => DeliveryState::Held,
+                    (true, 0) => DeliveryState::Pending,
+                    (true, _) => DeliveryState::Retrying,
+                }
             }
-            (None, None) => waits(DeliveryState::Pending),
+            (None, _, Some(Verdict::Delivered)) => DeliveryState::Delivered,
+            (None, _, _) if self.reader.is_cancelled(delivery)? => DeliveryState::Cancelled,
+            (None, _, Some(Verdict::Dead(_))) => DeliveryState::Dead,
+            (None, _, _) if gone => DeliveryState::Cancelled,
+            // Between memory and store: its settlement is being written at this moment.
+            (None, _, Some(Verdict::RetryAt(due))) => {
+                next_attempt = Some(due).filter(|_| sending);
+                if sending {
+                    DeliveryState::Retrying
+                } else {
+                    DeliveryState::Held
+                }
+            }
+            (None, _, None) if sending => DeliveryState::Pending,
+            (None, _, None) => DeliveryState::Held,
         };
         Ok(DeliveryView {
             endpoint: delivery.endpoint,
@@ -222,19 +239,4 @@ impl Handle {
             attempts,
         })
     }
-}
-
-/// The row under which a delivery with this last attempt is parked, if it is.
-pub(super) fn parked_key(
-    reader: &dyn Reader,
-    endpoint: EndpointNo,
-    at: Position,
-    last: Option<&Attempt>,
-) -> Result<Option<(ParkedKey, ParkReason)>, store::Error> {
-    let due = match last.map(|attempt| attempt.verdict) {
-        Some(Verdict::RetryAt(due)) => due,
-        _ => Timestamp::ZERO,
-    };
-    let key = ParkedKey { endpoint, due, at };
-    Ok(reader.parked_row(key)?.map(|row| (key, row.reason)))
 }

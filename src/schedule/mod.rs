@@ -20,5 +20,5 @@ mod under_way;
 pub use announce::{Announcer, OPERATOR, Teller};
 pub use driver::{Attempts, Driver, Exchange, Inbox, Parts};
 pub use handle::{DeliveryView, Error, Handle, Request, Status};
-pub use pages::read_page;
+pub use pages::{find_row, read_page};
 pub use recover::{Recovery, begin, open_deliveries};

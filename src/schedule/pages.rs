@@ -6,7 +6,7 @@ use tracing::error;
 
 use super::core::{Input, Kind, Read};
 use crate::base::Timestamp;
-use crate::model::{Message, Parked, ParkedKey, Position};
+use crate::model::{Delivery, Message, Parked, ParkedKey, Position, Verdict};
 use crate::store::{self, Reader};
 
 /// Rows with the messages of those that are due.
@@ -72,5 +72,58 @@ fn message_of(
             Ok(None)
         }
         Err(cause) => Err(cause),
+    }
+}
+
+/// The row of a delivery that is parked. It stands in the backlog, or under the due time of its last
+/// verdict; with `order: key` also under the due time of the delivery it waits behind.
+pub fn find_row(
+    reader: &dyn Reader,
+    delivery: Delivery,
+    last: Option<Verdict>,
+    by_key: bool,
+) -> Result<Option<Parked>, store::Error> {
+    let due = match last {
+        Some(Verdict::RetryAt(due)) => Some(due),
+        Some(Verdict::Delivered | Verdict::Dead(_)) | None => None,
+    };
+    for due in [Some(Timestamp::ZERO), due].into_iter().flatten() {
+        let key = ParkedKey {
+            endpoint: delivery.endpoint,
+            due,
+            at: delivery.at,
+        };
+        if let Some(row) = reader.parked_row(key)? {
+            return Ok(Some(row));
+        }
+    }
+    if by_key {
+        waiting_row(reader, delivery)
+    } else {
+        Ok(None)
+    }
+}
+
+/// The row of a delivery among those that wait for a time, whatever time that is. Reads through them,
+/// which only endpoints with `order: key` need.
+pub(super) fn waiting_row(
+    reader: &dyn Reader,
+    delivery: Delivery,
+) -> Result<Option<Parked>, store::Error> {
+    const PAGE: usize = 256;
+    let mut after = Some(ParkedKey {
+        endpoint: delivery.endpoint,
+        due: Timestamp::ZERO,
+        at: Position::END,
+    });
+    loop {
+        let rows = reader.parked(delivery.endpoint, after, Timestamp::MAX, PAGE)?;
+        if let Some(row) = rows.iter().find(|row| row.key.at == delivery.at) {
+            return Ok(Some(row.clone()));
+        }
+        match rows.last() {
+            Some(last) if rows.len() == PAGE => after = Some(last.key),
+            _ => return Ok(None),
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::core::Plan;
 use crate::config;
-use crate::model::Endpoint;
+use crate::model::{DisableReason, Endpoint};
 use crate::policy::retry::RetryPlan;
 
 /// The plan of an endpoint.
@@ -21,6 +21,7 @@ pub(super) fn of(endpoint: &Endpoint, defaults: &config::Delivery) -> Plan {
         endpoint: endpoint.no,
         app: endpoint.app,
         sending: endpoint.is_sending(),
+        disabled_by_hand: endpoint.disabled == Some(DisableReason::Manual),
         deleted: endpoint.deleted.is_some(),
         concurrency: endpoint
             .max_concurrency

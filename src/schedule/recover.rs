@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info};
 
 use super::core::{Core, Input};
+use super::pages::waiting_row;
 use super::plan;
 use crate::base::Timestamp;
 use crate::config;
@@ -150,34 +151,10 @@ pub fn open_deliveries(
         let settled = attempts.iter().any(|attempt| attempt.endpoint == endpoint)
             || reader.parked_row(backlog)?.is_some()
             || reader.is_cancelled(Delivery { at, endpoint })?
-            || (by_key(endpoint) && is_behind(reader, endpoint, at)?);
+            || (by_key(endpoint) && waiting_row(reader, Delivery { at, endpoint })?.is_some());
         if !settled {
             open.push(endpoint);
         }
     }
     Ok(open)
-}
-
-/// With `order: key` a delivery that was never tried may be parked behind an earlier one, under a
-/// due time that only the rows know.
-fn is_behind(
-    reader: &dyn Reader,
-    endpoint: EndpointNo,
-    at: Position,
-) -> Result<bool, store::Error> {
-    let mut after = Some(ParkedKey {
-        endpoint,
-        due: Timestamp::ZERO,
-        at: Position::END,
-    });
-    loop {
-        let rows = reader.parked(endpoint, after, Timestamp::MAX, PAGE)?;
-        if rows.iter().any(|row| row.key.at == at) {
-            return Ok(true);
-        }
-        match rows.last() {
-            Some(last) if rows.len() == PAGE => after = Some(last.key),
-            _ => return Ok(false),
-        }
-    }
 }

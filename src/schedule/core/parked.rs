@@ -277,8 +277,17 @@ impl Core {
             at: key.at,
             endpoint: key.endpoint,
         };
-        if self.live.contains_key(&delivery) || self.unapplied.contains(&key) {
-            return true; // in hand already, or just finished
+        if self.unapplied.contains(&key) {
+            return true; // just finished
+        }
+        if let Some(live) = self.live.get(&delivery) {
+            if live.row != Some(key) {
+                // A second row of the same delivery: it would be sent again after the next start.
+                let app = live.message.app;
+                self.unpark(key, parked.bytes);
+                out.push(Command::Ended(app, parked.bytes.into(), Ending::Cancelled));
+            }
+            return true; // in hand already
         }
         let room = self.has_room();
         let Some(slot) = self.slots.get_mut(&key.endpoint) else {

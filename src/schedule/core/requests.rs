@@ -2,16 +2,18 @@
 
 use super::parked::row;
 use super::slot::Slot;
-use super::{Command, Core, Course, Ending, Kind, Plan, Stored};
+use super::{Announcement, Command, Core, Course, Ending, Kind, Plan, Stored};
 use crate::base::Timestamp;
-use crate::model::{Delivery, EndpointNo, EndpointState, Parked, ParkedKey, Trigger};
+use crate::model::{
+    Delivery, DisableReason, EndpointNo, EndpointState, Order, Parked, ParkedKey, Trigger,
+};
 use crate::policy::health;
 
 use super::order::Keys;
 
 impl Core {
     /// An endpoint is there or was changed; takes effect with the next attempt.
-    pub(super) fn configure(&mut self, plan: Plan) {
+    pub(super) fn configure(&mut self, plan: Plan, out: &mut Vec<Command>) {
         let endpoint = plan.endpoint;
         let Some(slot) = self.slots.get_mut(&endpoint) else {
             self.slots.insert(endpoint, Slot::new(plan));
@@ -30,6 +32,13 @@ impl Core {
             return;
         };
         let (sending, deleted) = (slot.plan.sending, slot.plan.deleted);
+        if slot.plan.disabled_by_hand && !before.disabled_by_hand && !deleted {
+            out.push(Command::Announce(Announcement::Disabled {
+                endpoint,
+                reason: DisableReason::Manual,
+                since: None,
+            }));
+        }
         let reordered = slot.plan.order != before.order;
         if reordered || !sending {
             self.spill(endpoint, None);
@@ -84,7 +93,11 @@ impl Core {
             if slot.plan.deleted || self.live.contains_key(&delivery) {
                 continue;
             }
-            let app = slot.plan.app;
+            let (app, order) = (slot.plan.app, slot.plan.order);
+            if order != Order::None {
+                // What waits in memory is younger than the row that is put in: it goes behind it.
+                self.spill(delivery.endpoint, None);
+            }
             let base = if fresh {
                 stored.attempts
             } else {
@@ -100,11 +113,14 @@ impl Core {
                 Some(row) => self.take_out(&row),
                 None => out.push(Command::Ended(app, stored.bytes.into(), Ending::Reopened)),
             }
-            // One millisecond at least, since zero marks backlog.
-            let due = now.max(Timestamp::from_millis(1));
-            // What was never tried stays backlog: recovery looks for it there.
-            let backlog = fresh || stored.attempts == 0;
-            let due = if backlog { Timestamp::ZERO } else { due };
+            // In the backlog it is found again by whoever asks, and by recovery. By key it must not
+            // go behind the rows that wait for it, so there it waits for the time that is now.
+            let by_key = order == Order::Key && !fresh && stored.attempts > 0;
+            let due = if by_key {
+                now.max(Timestamp::from_millis(1))
+            } else {
+                Timestamp::ZERO
+            };
             self.park(row(delivery, due, course, stored.bytes, stored.order_key));
             self.recount(delivery.endpoint);
         }

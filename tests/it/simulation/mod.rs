@@ -24,7 +24,7 @@ use std::time::Duration;
 use posthaste::base::Timestamp;
 use posthaste::model::{
     AppNo, Attempt, ContentType, Delivery, DisablePolicy, EndpointNo, FailureKind, Labels, Message,
-    Order, Outcome, Position, Verdict,
+    Order, Outcome, ParkReason, Position, Verdict,
 };
 use posthaste::policy::retry::RetryPlan;
 use posthaste::schedule::core::{
@@ -123,6 +123,7 @@ pub(crate) fn plan(no: u32, app: u32) -> Plan {
         endpoint: EndpointNo(no),
         app: AppNo(app),
         sending: true,
+        disabled_by_hand: false,
         deleted: false,
         concurrency: 10,
         rate: None,
@@ -291,7 +292,9 @@ impl Sim {
         let message = self.reader.message(delivery.at).unwrap()?;
         Some(Stored {
             delivery,
-            finished: row.is_none(),
+            finished: row
+                .as_ref()
+                .is_none_or(|row| row.reason == ParkReason::Once),
             row,
             attempts: attempts.last().map_or(0, |attempt| attempt.no),
             bytes: u32::try_from(message.payload.len()).unwrap(),

@@ -300,3 +300,42 @@ fn a_row_that_comes_due_after_its_page_was_read_is_left_for_the_next_page() {
     );
     assert_eq!(sim.attempts(at, ep).len(), 10);
 }
+
+#[test]
+fn resends_while_the_endpoint_is_off_are_one_attempt_and_leave_nothing_behind() {
+    let mut sim = Sim::new(15);
+    let ep = sim.endpoint(plan(1, 1), Answer::Status(200));
+    let at = sim.publish(&[ep]);
+    sim.advance(MINUTE);
+    sim.change(ep, |plan| plan.sending = false);
+    for _ in 0..3 {
+        sim.retry(&[Delivery { at, endpoint: ep }], false);
+    }
+    sim.census();
+    assert_eq!((sim.rows(ep).len(), sim.open), (1, 1));
+    sim.change(ep, |plan| plan.sending = true);
+    sim.advance(MINUTE);
+    sim.crash(false);
+    sim.advance(HOUR);
+    assert_eq!(sim.attempts(at, ep).len(), 2);
+    assert_eq!((sim.rows(ep).len(), sim.open), (0, 0));
+}
+
+#[test]
+fn a_resend_that_is_held_can_be_cancelled() {
+    let mut sim = Sim::new(16);
+    let ep = sim.endpoint(plan(1, 1), Answer::Status(500));
+    let at = sim.publish(&[ep]);
+    sim.advance(MINUTE);
+    sim.change(ep, |plan| plan.sending = false);
+    let delivery = Delivery { at, endpoint: ep };
+    sim.retry(&[delivery], false);
+    sim.retry(&[delivery], false);
+    sim.cancel(&[delivery]);
+    sim.census();
+    assert_eq!((sim.rows(ep).len(), sim.open), (0, 0));
+    let before = sim.seen.len();
+    sim.change(ep, |plan| plan.sending = true);
+    sim.advance(DAY * 4);
+    assert_eq!(sim.seen.len(), before);
+}
