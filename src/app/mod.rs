@@ -19,7 +19,7 @@ use tracing::info;
 
 use crate::auth;
 use crate::base::SystemClock;
-use crate::base::task::{OnExit, Stop, Stopper, Tasks};
+use crate::base::task::{OnExit, Stopper, Tasks};
 use crate::config::Config;
 use crate::server;
 use crate::server::notify;
@@ -125,6 +125,8 @@ pub struct Run {
 
 /// Runs a gateway until it is told to stop or cannot go on.
 pub async fn run(run: Run) -> Result<Exit, Error> {
+    // Before anything else: from here on a signal to end ends in order, and SIGHUP does not kill.
+    let mut signals = shutdown::Signals::listen();
     let Run {
         config,
         admin_key,
@@ -146,7 +148,14 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
     let (stopper, stop) = Stopper::new();
     let tasks = Tasks::default();
 
-    let engine = build::engine(&config, &clock, own, &tasks, &stop).await?;
+    let engine = tokio::select! {
+        engine = build::engine(&config, &clock, own, &tasks, &stop) => engine?,
+        // Opening may take minutes. Nothing was accepted, and a killed opening is a crash like others.
+        () = signals.end() => {
+            info!("told to stop while the store was opened");
+            return Ok(Exit::Drained);
+        }
+    };
     let new_key = instance::prepare(&engine, admin_key.is_some()).await?;
     let admin = admin_key.map(|key| auth::hash(&key));
     let api = build::api(&config, &engine, admin, exposition.clone());
@@ -155,31 +164,38 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
 
     tasks.spawn("metrics", OnExit::Log, exposition.upkeep(stop.clone()));
     housekeeping::start(&engine, &config, &tasks, &stop);
-    wait_until_recovered(&engine, stop.clone()).await;
-    notify::ready();
-    watchdog::start(&engine);
-    info!(version = env!("CARGO_PKG_VERSION"), %bound, lane = engine.lane.id().0, "posthaste is ready");
-    greet(say, &bound, new_key.as_deref());
-
-    let reload = reload::Reload {
-        reread,
-        logs,
-        tls,
-        outgoing: Arc::clone(&engine.outgoing),
+    let limit = config.server.drain_timeout;
+    let early = tokio::select! {
+        biased;
+        cause = shutdown::ends(&engine, &tasks, &mut signals) => Some(cause),
+        () = recovered(&engine) => None,
     };
-    let cause = shutdown::wait(&engine, &tasks, &reload).await;
-    let fronts = [front_stopper, stopper];
-    Ok(shutdown::drain(cause, engine, &tasks, fronts, config.server.drain_timeout).await)
+    let cause = match early {
+        Some(cause) => cause,
+        None => {
+            notify::ready();
+            watchdog::start(&engine);
+            info!(version = env!("CARGO_PKG_VERSION"), %bound, lane = engine.lane.id().0, "posthaste is ready");
+            greet(say, &bound, new_key.as_deref());
+            let reload = reload::Reload {
+                reread,
+                logs,
+                tls,
+                outgoing: Arc::clone(&engine.outgoing),
+            };
+            shutdown::wait(&engine, &tasks, &mut signals, &reload).await
+        }
+    };
+    let stoppers = [front_stopper, stopper];
+    Ok(shutdown::drain(cause, &engine, &tasks, stoppers, (limit, &mut signals)).await)
 }
 
 /// Nothing is lost by serving earlier, but `READY` promises that deliveries move.
-async fn wait_until_recovered(engine: &build::Engine, mut stop: Stop) {
+async fn recovered(engine: &build::Engine) {
     let mut status = engine.status.clone();
-    let recovered = status.wait_for(|status| status.recovered);
-    tokio::select! {
-        _ = recovered => {}
-        () = stop.stopped() => {}
-        _ = engine.lane.failed() => {}
+    if status.wait_for(|status| status.recovered).await.is_err() {
+        // The scheduler is gone, which is a reason to end and noticed as one.
+        std::future::pending().await
     }
 }
 
