@@ -140,7 +140,12 @@ async fn wind_down(
     rest.stop();
     let late = tasks.join_until(limit).await;
     if !late.is_empty() {
-        warn!(tasks = ?late, "stopped without waiting; unfinished deliveries will be retried");
+        let attempts = engine.schedule.status().in_flight;
+        warn!(
+            tasks = ?late,
+            attempts,
+            "the time to drain is over: cut off; unfinished deliveries will be retried"
+        );
     }
     match engine.lane.close().await {
         Ok(()) => {
