@@ -156,7 +156,10 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
             return Ok(Exit::Drained);
         }
     };
-    let new_key = instance::prepare(&engine, admin_key.is_some()).await?;
+    if let Some(key) = instance::prepare(&engine, admin_key.is_some()).await? {
+        // Now, not when ready: the key is in the store, and a start that fails later makes no other.
+        say(&format!("admin key, shown this once: {key}"));
+    }
     let admin = admin_key.map(|key| auth::hash(&key));
     let api = build::api(&config, &engine, admin, exposition.clone());
     let (front_stopper, front_stop) = Stopper::new();
@@ -176,7 +179,7 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
             notify::ready();
             watchdog::start(&engine);
             info!(version = env!("CARGO_PKG_VERSION"), %bound, lane = engine.lane.id().0, "posthaste is ready");
-            greet(say, &bound, new_key.as_deref());
+            say(&format!("posthaste listens on {bound}"));
             let reload = reload::Reload {
                 reread,
                 logs,
@@ -196,12 +199,5 @@ async fn recovered(engine: &build::Engine) {
     if status.wait_for(|status| status.recovered).await.is_err() {
         // The scheduler is gone, which is a reason to end and noticed as one.
         std::future::pending().await
-    }
-}
-
-fn greet(say: fn(&str), bound: &str, new_key: Option<&str>) {
-    say(&format!("posthaste listens on {bound}"));
-    if let Some(key) = new_key {
-        say(&format!("admin key, shown this once: {key}"));
     }
 }
