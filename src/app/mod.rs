@@ -86,8 +86,30 @@ pub enum Error {
         cause: std::io::Error,
     },
     /// The admin key of the environment.
+    #[error(transparent)]
+    AdminKey(#[from] BadAdminKey),
+}
+
+/// An admin key that is not taken. Never shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadAdminKey {
+    /// It can be guessed.
     #[error("POSTHASTE_ADMIN_KEY must have at least 32 characters, this one has {0}")]
-    ShortKey(usize),
+    Short(usize),
+    /// SDKs read what follows the first dot as a region (`api.md` 2.2).
+    #[error(
+        "POSTHASTE_ADMIN_KEY must hold no dot: client libraries take what follows it for a region"
+    )]
+    Dot,
+}
+
+/// Checks an admin key of the environment.
+pub fn check_admin_key(key: &str) -> Result<(), BadAdminKey> {
+    match key.chars().count() {
+        short @ 0..32 => Err(BadAdminKey::Short(short)),
+        _ if key.contains('.') => Err(BadAdminKey::Dot),
+        _ => Ok(()),
+    }
 }
 
 impl Error {
@@ -100,7 +122,7 @@ impl Error {
             }
             | Self::Directory(_)
             | Self::Defaults(_)
-            | Self::ShortKey(_) => 78,
+            | Self::AdminKey(_) => 78,
             Self::Store { .. } => 74,
             Self::Telemetry(_)
             | Self::Server(_)
@@ -133,10 +155,8 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
         reread,
         say,
     } = run;
-    if let Some(key) = &admin_key
-        && key.chars().count() < 32
-    {
-        return Err(Error::ShortKey(key.chars().count()));
+    if let Some(key) = &admin_key {
+        check_admin_key(key)?;
     }
     let clock = Arc::new(SystemClock::start());
     let logs = telemetry::logs::install(&config.log)?;
@@ -199,5 +219,21 @@ async fn recovered(engine: &build::Engine) {
     if status.wait_for(|status| status.recovered).await.is_err() {
         // The scheduler is gone, which is a reason to end and noticed as one.
         std::future::pending().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_admin_key_is_long_and_has_no_dot() {
+        let long = "0123456789abcdef0123456789abcdef";
+        assert_eq!(check_admin_key(long), Ok(()));
+        assert_eq!(check_admin_key(&long[1..]), Err(BadAdminKey::Short(31)));
+        assert_eq!(check_admin_key(""), Err(BadAdminKey::Short(0)));
+        let dotted = format!("{long}.eu");
+        assert_eq!(check_admin_key(&dotted), Err(BadAdminKey::Dot));
+        assert_eq!(Error::from(BadAdminKey::Dot).code(), 78);
     }
 }
