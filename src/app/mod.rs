@@ -19,7 +19,7 @@ use tracing::info;
 
 use crate::auth;
 use crate::base::SystemClock;
-use crate::base::task::{OnExit, Stop, Stopper, Tasks};
+use crate::base::task::{OnExit, Stopper, Tasks};
 use crate::config::Config;
 use crate::server;
 use crate::server::notify;
@@ -86,8 +86,30 @@ pub enum Error {
         cause: std::io::Error,
     },
     /// The admin key of the environment.
+    #[error(transparent)]
+    AdminKey(#[from] BadAdminKey),
+}
+
+/// An admin key that is not taken. Never shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadAdminKey {
+    /// It can be guessed.
     #[error("POSTHASTE_ADMIN_KEY must have at least 32 characters, this one has {0}")]
-    ShortKey(usize),
+    Short(usize),
+    /// SDKs read what follows the first dot as a region (`api.md` 2.2).
+    #[error(
+        "POSTHASTE_ADMIN_KEY must hold no dot: client libraries take what follows it for a region"
+    )]
+    Dot,
+}
+
+/// Checks an admin key of the environment.
+pub fn check_admin_key(key: &str) -> Result<(), BadAdminKey> {
+    match key.chars().count() {
+        short @ 0..32 => Err(BadAdminKey::Short(short)),
+        _ if key.contains('.') => Err(BadAdminKey::Dot),
+        _ => Ok(()),
+    }
 }
 
 impl Error {
@@ -100,7 +122,7 @@ impl Error {
             }
             | Self::Directory(_)
             | Self::Defaults(_)
-            | Self::ShortKey(_) => 78,
+            | Self::AdminKey(_) => 78,
             Self::Store { .. } => 74,
             Self::Telemetry(_)
             | Self::Server(_)
@@ -125,16 +147,16 @@ pub struct Run {
 
 /// Runs a gateway until it is told to stop or cannot go on.
 pub async fn run(run: Run) -> Result<Exit, Error> {
+    // Before anything else: from here on a signal to end ends in order, and SIGHUP does not kill.
+    let mut signals = shutdown::Signals::listen();
     let Run {
         config,
         admin_key,
         reread,
         say,
     } = run;
-    if let Some(key) = &admin_key
-        && key.chars().count() < 32
-    {
-        return Err(Error::ShortKey(key.chars().count()));
+    if let Some(key) = &admin_key {
+        check_admin_key(key)?;
     }
     let clock = Arc::new(SystemClock::start());
     let logs = telemetry::logs::install(&config.log)?;
@@ -146,8 +168,18 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
     let (stopper, stop) = Stopper::new();
     let tasks = Tasks::default();
 
-    let engine = build::engine(&config, &clock, own, &tasks, &stop).await?;
-    let new_key = instance::prepare(&engine, admin_key.is_some()).await?;
+    let engine = tokio::select! {
+        engine = build::engine(&config, &clock, own, &tasks, &stop) => engine?,
+        // Opening may take minutes. Nothing was accepted, and a killed opening is a crash like others.
+        () = signals.end() => {
+            info!("told to stop while the store was opened");
+            return Ok(Exit::Drained);
+        }
+    };
+    if let Some(key) = instance::prepare(&engine, admin_key.is_some()).await? {
+        // Now, not when ready: the key is in the store, and a start that fails later makes no other.
+        say(&format!("admin key, shown this once: {key}"));
+    }
     let admin = admin_key.map(|key| auth::hash(&key));
     let api = build::api(&config, &engine, admin, exposition.clone());
     let (front_stopper, front_stop) = Stopper::new();
@@ -155,37 +187,53 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
 
     tasks.spawn("metrics", OnExit::Log, exposition.upkeep(stop.clone()));
     housekeeping::start(&engine, &config, &tasks, &stop);
-    wait_until_recovered(&engine, stop.clone()).await;
-    notify::ready();
-    watchdog::start(&engine);
-    info!(version = env!("CARGO_PKG_VERSION"), %bound, lane = engine.lane.id().0, "posthaste is ready");
-    greet(say, &bound, new_key.as_deref());
-
-    let reload = reload::Reload {
-        reread,
-        logs,
-        tls,
-        outgoing: Arc::clone(&engine.outgoing),
+    let limit = config.server.drain_timeout;
+    let early = tokio::select! {
+        biased;
+        cause = shutdown::ends(&engine, &tasks, &mut signals) => Some(cause),
+        () = recovered(&engine) => None,
     };
-    let cause = shutdown::wait(&engine, &tasks, &reload).await;
-    let fronts = [front_stopper, stopper];
-    Ok(shutdown::drain(cause, engine, &tasks, fronts, config.server.drain_timeout).await)
+    let cause = match early {
+        Some(cause) => cause,
+        None => {
+            notify::ready();
+            watchdog::start(&engine);
+            info!(version = env!("CARGO_PKG_VERSION"), %bound, lane = engine.lane.id().0, "posthaste is ready");
+            say(&format!("posthaste listens on {bound}"));
+            let reload = reload::Reload {
+                reread,
+                logs,
+                tls,
+                outgoing: Arc::clone(&engine.outgoing),
+            };
+            shutdown::wait(&engine, &tasks, &mut signals, &reload).await
+        }
+    };
+    let stoppers = [front_stopper, stopper];
+    Ok(shutdown::drain(cause, &engine, &tasks, stoppers, (limit, &mut signals)).await)
 }
 
 /// Nothing is lost by serving earlier, but `READY` promises that deliveries move.
-async fn wait_until_recovered(engine: &build::Engine, mut stop: Stop) {
+async fn recovered(engine: &build::Engine) {
     let mut status = engine.status.clone();
-    let recovered = status.wait_for(|status| status.recovered);
-    tokio::select! {
-        _ = recovered => {}
-        () = stop.stopped() => {}
-        _ = engine.lane.failed() => {}
+    if status.wait_for(|status| status.recovered).await.is_err() {
+        // The scheduler is gone, which is a reason to end and noticed as one.
+        std::future::pending().await
     }
 }
 
-fn greet(say: fn(&str), bound: &str, new_key: Option<&str>) {
-    say(&format!("posthaste listens on {bound}"));
-    if let Some(key) = new_key {
-        say(&format!("admin key, shown this once: {key}"));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_admin_key_is_long_and_has_no_dot() {
+        let long = "0123456789abcdef0123456789abcdef";
+        assert_eq!(check_admin_key(long), Ok(()));
+        assert_eq!(check_admin_key(&long[1..]), Err(BadAdminKey::Short(31)));
+        assert_eq!(check_admin_key(""), Err(BadAdminKey::Short(0)));
+        let dotted = format!("{long}.eu");
+        assert_eq!(check_admin_key(&dotted), Err(BadAdminKey::Dot));
+        assert_eq!(Error::from(BadAdminKey::Dot).code(), 78);
     }
 }

@@ -1,8 +1,9 @@
 //! Until when it runs, and how it ends.
 //!
 //! Phases: stop accepting and answer what is under way; let attempts end; write what is left; close
-//! the store. A deadline bounds all of it, whoever is late is named, and a second signal exits at
-//! once: what was cut off is sent again after the restart, with the same id.
+//! the store. A deadline bounds all of it, and whoever is late is named. A second signal exits at
+//! once (what was cut off is sent again after the restart, with the same id), but not within
+//! [`TOGETHER`] of the first: `timeout` and some supervisors signal the process and then its group.
 
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ use super::reload::Reload;
 use crate::base::task::{Stopper, Tasks};
 use crate::server::notify;
 
+/// Signals to end that come within this time of the first are the same wish.
+const TOGETHER: Duration = Duration::from_millis(500);
+
 /// Why it ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Cause {
@@ -23,29 +27,63 @@ pub(super) enum Cause {
     TaskEnded(&'static str),
 }
 
+/// The signals that mean something. From [`Signals::listen`] on none of them kills the process; one
+/// that comes while nobody waits is kept (once per kind).
+pub(super) struct Signals {
+    terminate: Option<Signal>,
+    interrupt: Option<Signal>,
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    pub(super) fn listen() -> Self {
+        Self {
+            terminate: listen(SignalKind::terminate()),
+            interrupt: listen(SignalKind::interrupt()),
+            hangup: listen(SignalKind::hangup()),
+        }
+    }
+
+    /// Resolves when told to end. Cancel safe.
+    pub(super) async fn end(&mut self) {
+        tokio::select! {
+            () = received(&mut self.terminate) => {}
+            () = received(&mut self.interrupt) => {}
+        }
+    }
+}
+
+/// Waits for a reason to end. Cancel safe; a reload that is asked for stays asked for.
+pub(super) async fn ends(engine: &Engine, tasks: &Tasks, signals: &mut Signals) -> Cause {
+    tokio::select! {
+        biased;
+        why = engine.lane.failed() => {
+            error!(why, "the store failed: nothing more is acknowledged, exit code 74");
+            Cause::StorageFailed
+        }
+        name = tasks.failure() => {
+            error!(task = name, "a vital task ended");
+            // The task may have ended because the store failed.
+            let failed = engine.lane.has_failed();
+            if failed { Cause::StorageFailed } else { Cause::TaskEnded(name) }
+        }
+        () = signals.end() => Cause::Signal,
+    }
+}
+
 /// Waits for a reason to end; reloads in between.
-pub(super) async fn wait(engine: &Engine, tasks: &Tasks, reload: &Reload) -> Cause {
-    let (mut term, mut int, mut hup) = (
-        listen(SignalKind::terminate()),
-        listen(SignalKind::interrupt()),
-        listen(SignalKind::hangup()),
-    );
+pub(super) async fn wait(
+    engine: &Engine,
+    tasks: &Tasks,
+    signals: &mut Signals,
+    reload: &Reload,
+) -> Cause {
+    let mut hangup = signals.hangup.take();
     loop {
         tokio::select! {
             biased;
-            why = engine.lane.failed() => {
-                error!(why, "the store failed: nothing more is acknowledged, exit code 74");
-                return Cause::StorageFailed;
-            }
-            name = tasks.failure() => {
-                error!(task = name, "a vital task ended");
-                // The task may have ended because the store failed.
-                let failed = engine.lane.has_failed();
-                return if failed { Cause::StorageFailed } else { Cause::TaskEnded(name) };
-            }
-            () = received(&mut term) => return Cause::Signal,
-            () = received(&mut int) => return Cause::Signal,
-            () = received(&mut hup) => reload.reload(),
+            cause = ends(engine, tasks, signals) => return cause,
+            () = received(&mut hangup) => reload.reload(),
         }
     }
 }
@@ -53,10 +91,10 @@ pub(super) async fn wait(engine: &Engine, tasks: &Tasks, reload: &Reload) -> Cau
 /// Takes everything down within `limit`.
 pub(super) async fn drain(
     cause: Cause,
-    engine: Engine,
+    engine: &Engine,
     tasks: &Tasks,
-    [front, rest]: [Stopper; 2],
-    limit: Duration,
+    stoppers: [Stopper; 2],
+    (limit, signals): (Duration, &mut Signals),
 ) -> Exit {
     match cause {
         Cause::Signal => {}
@@ -69,27 +107,45 @@ pub(super) async fn drain(
         "draining"
     );
     notify::stopping();
-    let mut again = listen(SignalKind::terminate());
-    let mut interrupted = listen(SignalKind::interrupt());
     tokio::select! {
-        exit = wind_down(&engine, tasks, front, rest, limit) => exit,
-        () = received(&mut again) => second_signal(),
-        () = received(&mut interrupted) => second_signal(),
+        exit = wind_down(engine, tasks, stoppers, limit) => exit,
+        () = told_again(signals) => {
+            let in_flight = engine.schedule.status().in_flight;
+            warn!(in_flight, "told twice: exiting at once; unfinished deliveries will be retried");
+            Exit::Aborted
+        }
     }
+}
+
+/// Resolves with the first signal to end that is not part of the one that began the drain.
+async fn told_again(signals: &mut Signals) {
+    let together = async {
+        loop {
+            signals.end().await;
+            info!("told again at the same time: still draining");
+        }
+    };
+    // Ends by the time-out only.
+    if tokio::time::timeout(TOGETHER, together).await.is_err() {}
+    signals.end().await;
 }
 
 async fn wind_down(
     engine: &Engine,
     tasks: &Tasks,
-    front: Stopper,
-    rest: Stopper,
+    [front, rest]: [Stopper; 2],
     limit: Duration,
 ) -> Exit {
     front.stop();
     rest.stop();
     let late = tasks.join_until(limit).await;
     if !late.is_empty() {
-        warn!(tasks = ?late, "stopped without waiting; unfinished deliveries will be retried");
+        let attempts = engine.schedule.status().in_flight;
+        warn!(
+            tasks = ?late,
+            attempts,
+            "the time to drain is over: cut off; unfinished deliveries will be retried"
+        );
     }
     match engine.lane.close().await {
         Ok(()) => {
@@ -103,11 +159,6 @@ async fn wind_down(
     }
 }
 
-fn second_signal() -> Exit {
-    warn!("told twice: exiting at once; unfinished deliveries will be retried");
-    Exit::Aborted
-}
-
 fn listen(kind: SignalKind) -> Option<Signal> {
     match signal(kind) {
         Ok(signal) => Some(signal),
@@ -118,7 +169,7 @@ fn listen(kind: SignalKind) -> Option<Signal> {
     }
 }
 
-/// Resolves when the signal comes; never, if it cannot be listened for.
+/// Resolves when the signal comes; never, if it cannot be listened for. Cancel safe.
 async fn received(signal: &mut Option<Signal>) {
     match signal {
         Some(signal) => {

@@ -7,6 +7,8 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use super::serve;
+use crate::app::{self, BadAdminKey};
 use crate::config::{Config, Mistakes};
 
 /// The sub-commands of `posthaste config`.
@@ -34,6 +36,9 @@ pub enum Error {
     /// It can be read, and is wrong.
     #[error(transparent)]
     Mistakes(#[from] Mistakes),
+    /// The configuration is good, the admin key of the environment is not.
+    #[error(transparent)]
+    AdminKey(#[from] BadAdminKey),
     /// The result cannot be printed.
     #[error("writing the result failed: {0}")]
     Output(std::io::Error),
@@ -56,10 +61,13 @@ pub fn load(file: Option<&Path>) -> Result<Config, Error> {
 /// Runs the sub-command: checks, and prints to `out`.
 ///
 /// # Errors
-/// As [`load`], or `out` fails.
+/// As [`load`], the admin key is not taken, or `out` fails.
 pub fn run(command: &ConfigCommand, file: Option<&Path>, out: &mut dyn Write) -> Result<(), Error> {
     let ConfigCommand::Check { effective } = command;
     let config = load(file)?;
+    if let Some(key) = serve::admin_key() {
+        app::check_admin_key(&key)?;
+    }
     let text = if *effective {
         config.effective_toml()
     } else {

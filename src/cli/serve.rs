@@ -48,6 +48,6 @@ fn runtime(config: &Config) -> std::io::Result<tokio::runtime::Runtime> {
     clippy::disallowed_methods,
     reason = "the command line reads the environment"
 )]
-fn admin_key() -> Option<String> {
+pub(super) fn admin_key() -> Option<String> {
     std::env::var("POSTHASTE_ADMIN_KEY").ok()
 }

@@ -32,6 +32,26 @@ async fn sigterm_lets_running_attempts_finish_and_exits_with_zero() {
 }
 
 #[tokio::test]
+async fn a_signal_that_comes_twice_at_once_is_one_and_a_later_one_exits_at_once() {
+    // `timeout` signals the process and its group; whoever means it tells again later.
+    for (gap, code) in [(20, 0), (1_000, 70)] {
+        let mut gateway = Gateway::start(&[]).await;
+        let receiver = Receiver::scripted(|_| Answer::ok().after(Duration::from_secs(3))).await;
+        endpoint(&gateway, "acme", &receiver, "/hook", json!({})).await;
+        send(&gateway, "acme", 0).await;
+        eventually("the attempt is under way", SOON, async || {
+            (receiver.count() == 1).then_some(())
+        })
+        .await;
+        gateway.signal("TERM");
+        pause(Duration::from_millis(gap)).await;
+        gateway.signal("TERM");
+        let status = gateway.wait_end(Duration::from_secs(10)).await;
+        assert_eq!(status.code(), Some(code), "{gap} ms apart");
+    }
+}
+
+#[tokio::test]
 async fn a_second_start_delivers_what_the_first_left_and_still_knows_its_configuration() {
     let settings = [(
         "delivery.retry_schedule",
