@@ -89,6 +89,10 @@ fn reasons(state: &ApiState) -> Vec<&'static str> {
             state.ingest.is_full(),
             "the limit of unfinished deliveries is reached",
         ),
+        (
+            state.lane.is_refusing(),
+            "the disk has less space left than the reserve",
+        ),
     ];
     let failing = checks.into_iter().filter(|(fails, _)| *fails);
     failing.map(|(_, reason)| reason).collect()

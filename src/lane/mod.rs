@@ -116,7 +116,7 @@ impl Lane {
     /// Hands in messages that are to be committed together: all of them or none. Never waits.
     pub fn append(&self, batch: Vec<Accept>) -> Result<Ticket, Error> {
         let shared = &self.shared;
-        if shared.refuse.load(Ordering::Relaxed) {
+        if self.is_refusing() {
             return Err(Error::SpaceLow);
         }
         let bytes = batch.iter().map(weight).sum::<u64>();
@@ -225,6 +225,11 @@ impl Lane {
     /// Refuses new messages while the disk is short; settlements go on. Set by housekeeping.
     pub fn refuse_messages(&self, refuse: bool) {
         self.shared.refuse.store(refuse, Ordering::Relaxed);
+    }
+
+    /// Whether new messages are refused because the disk is short.
+    pub fn is_refusing(&self) -> bool {
+        self.shared.refuse.load(Ordering::Relaxed)
     }
 
     /// Figures of the store as of the last housekeeping.

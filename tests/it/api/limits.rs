@@ -178,7 +178,12 @@ async fn a_short_disk_is_507_and_nothing_is_accepted() {
     assert_eq!(refused.problem(), (507, "storage_low".to_owned()));
     assert!(refused.header("retry-after").is_some());
     assert_eq!(gateway.directory.snapshot().total().pending(), (0, 0));
+    let ready = gateway.get("//ready").anonymous().send().await;
+    assert_eq!(ready.status, 503);
+    let reasons = json!(["the disk has less space left than the reserve"]);
+    assert_eq!(ready.json()["reasons"], reasons);
     gateway.lane.refuse_messages(false);
+    gateway.get("//ready").anonymous().expect(200).await;
     gateway.message("acme", "a").await;
 }
 
