@@ -16,6 +16,7 @@ use crate::directory::{AppEntry, Draft};
 use crate::ingest::ApplicationIn;
 use crate::ingest::fields::{self, Given};
 use crate::model::{AppId, Application};
+use crate::schedule::OPERATOR;
 
 /// ApplicationOut, with the SDK 1.x name of the rate beside the new one.
 #[derive(Serialize)]
@@ -222,13 +223,23 @@ fn change(
     {
         return Err(uid_taken());
     }
+    let is_operator = is_operator(&app);
     app.uid = wanted.uid.or_keep(app.uid);
+    if is_operator && app.uid.as_deref() != Some(OPERATOR) {
+        let detail = "The operator application keeps its uid: operational events find it by that.";
+        return Err(Problem::new(Code::Conflict, detail));
+    }
     app.name = wanted.name;
     app.throttle_rate = wanted.throttle_rate;
     app.metadata = wanted.metadata;
     app.updated = now;
     draft.put_app(app.clone())?;
     Ok(app)
+}
+
+/// The application that gets the operational events; made at every start, found by its uid.
+fn is_operator(app: &Application) -> bool {
+    app.uid.as_deref() == Some(OPERATOR)
 }
 
 pub(super) fn uid_taken() -> Problem {
@@ -244,6 +255,10 @@ pub(super) async fn delete(cx: Cx) -> Answer {
         .carry_out(move |draft| {
             let found = draft.app_by_no(no).cloned();
             let entry = found.ok_or_else(|| Problem::not_found("application"))?;
+            if is_operator(&entry.app) {
+                let detail = "The operator application cannot be deleted; delete its endpoints.";
+                return Err(Problem::new(Code::Conflict, detail));
+            }
             for endpoint in &entry.endpoints {
                 let mut endpoint = crate::model::Endpoint::clone(endpoint);
                 endpoint.deleted = Some(now);

@@ -11,10 +11,10 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::json;
 
-use super::ApiState;
 use super::error::{Code, Problem};
 use super::reply::{Kind, Reply};
 use super::request::{authenticate, leave};
+use super::{ApiState, webhook_keys};
 use crate::model::Scope;
 
 /// Due deliveries that have not moved for so long make the instance not ready (P14).
@@ -35,6 +35,7 @@ pub(super) fn guarded() -> Router<Arc<ApiState>> {
     health()
         .route("/metrics", get(guarded_metrics))
         .route("/problems/{code}", get(problem))
+        .route("/.well-known/webhook-keys", get(webhook_keys::read))
 }
 
 fn health() -> Router<Arc<ApiState>> {
@@ -88,6 +89,10 @@ fn reasons(state: &ApiState) -> Vec<&'static str> {
         (
             state.ingest.is_full(),
             "the limit of unfinished deliveries is reached",
+        ),
+        (
+            state.lane.is_refusing(),
+            "the disk has less space left than the reserve",
         ),
     ];
     let failing = checks.into_iter().filter(|(fails, _)| *fails);

@@ -27,6 +27,7 @@ mod reply;
 mod request;
 mod routes;
 mod task;
+mod webhook_keys;
 
 use std::sync::Arc;
 
@@ -77,6 +78,7 @@ pub struct ApiState {
     parts: Parts,
     meters: meters::Meters,
     tasks: task::Registry,
+    webhook_keys: webhook_keys::Cache,
 }
 
 impl ApiState {
@@ -86,6 +88,7 @@ impl ApiState {
             parts,
             meters: meters::Meters::default(),
             tasks: task::Registry::default(),
+            webhook_keys: webhook_keys::Cache::default(),
         }
     }
 }

@@ -357,7 +357,8 @@ impl Ingest {
         }
     }
 
-    /// The application that a message names in its body, made if it does not exist (by uid).
+    /// The application of the path, made out of what the body says of it. The path decides which one
+    /// it is: a uid in the body must be the same, or the message would go to another tenant.
     async fn application(
         &self,
         submission: &Submission<'_>,
@@ -367,9 +368,12 @@ impl Ingest {
             return Err(Refused::NoApplication);
         };
         let named = named.clone();
-        // Without a uid of its own it gets the name by which the path asked for it.
-        let uid = named.uid.clone().value();
-        let uid = uid.unwrap_or_else(|| submission.app.to_owned());
+        let uid = submission.app.to_owned();
+        if named.uid.clone().value().is_some_and(|own| own != uid) {
+            let msg = "must be the uid in the path, or be left out";
+            let item = Item::body("application", ItemKind::ValueError, msg);
+            return Err(Refused::Invalid(vec![item.under("uid")]));
+        }
         if let Err((kind, msg)) = fields::uid(&uid) {
             return Err(Refused::Invalid(vec![Item::at(
                 "path", "app_id", kind, msg,

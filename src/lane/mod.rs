@@ -116,30 +116,22 @@ impl Lane {
     /// Hands in messages that are to be committed together: all of them or none. Never waits.
     pub fn append(&self, batch: Vec<Accept>) -> Result<Ticket, Error> {
         let shared = &self.shared;
-        if shared.refuse.load(Ordering::Relaxed) {
+        if self.is_refusing() {
             return Err(Error::SpaceLow);
         }
         let bytes = batch.iter().map(weight).sum::<u64>();
         let count = batch.len();
-        let waiting = shared.waiting.fetch_add(count, Ordering::Relaxed);
-        let held = shared.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if !shared.count_in(count, bytes) {
+            return Err(Error::Busy);
+        }
         let (reply, ticket) = oneshot::channel();
-        // A batch larger than the whole queue may pass an empty queue, or it never could.
-        let full = waiting > 0
-            && (waiting + count > shared.options.queue
-                || held + bytes > shared.options.queue_bytes);
-        let sent = if full {
-            Err(Error::Busy)
-        } else {
-            self.send(Work::Append {
-                batch,
-                bytes,
-                reply,
-            })
-        };
+        let sent = self.send(Work::Append {
+            batch,
+            bytes,
+            reply,
+        });
         if let Err(error) = sent {
-            shared.waiting.fetch_sub(count, Ordering::Relaxed);
-            shared.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            shared.count_out(count, bytes);
             return Err(error);
         }
         Ok(Ticket(ticket))
@@ -227,6 +219,11 @@ impl Lane {
         self.shared.refuse.store(refuse, Ordering::Relaxed);
     }
 
+    /// Whether new messages are refused because the disk is short.
+    pub fn is_refusing(&self) -> bool {
+        self.shared.refuse.load(Ordering::Relaxed)
+    }
+
     /// Figures of the store as of the last housekeeping.
     pub async fn space(&self) -> Result<Space, Error> {
         let (reply, done) = oneshot::channel();
@@ -245,6 +242,52 @@ struct Shared {
     refuse: AtomicBool,
     last_commit_ms: AtomicU64,
     failed: watch::Sender<Option<String>>,
+}
+
+impl Shared {
+    /// Counts a batch in if there is room for it. One that is refused leaves the counters alone, so a
+    /// flood of batches that are too large takes no room from others. A batch larger than the whole
+    /// queue may pass an empty queue, or it never could.
+    fn count_in(&self, count: usize, bytes: u64) -> bool {
+        let Options {
+            queue, queue_bytes, ..
+        } = self.options;
+        let fits = |held: u64| {
+            let sum = held.checked_add(bytes)?;
+            (sum <= queue_bytes).then_some(sum)
+        };
+        let is_empty = self.waiting.load(Ordering::Relaxed) == 0;
+        if !is_empty && fits(self.waiting_bytes.load(Ordering::Relaxed)).is_none() {
+            return false;
+        }
+        let counted = self
+            .waiting
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| {
+                let sum = waiting.checked_add(count)?;
+                (waiting == 0 || sum <= queue).then_some(sum)
+            });
+        let held = match counted {
+            Err(_) => return false,
+            Ok(0) => {
+                self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+                return true;
+            }
+            Ok(_) => self
+                .waiting_bytes
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits),
+        };
+        if held.is_err() {
+            // Others took the room for its bytes since the look above: rare, and no flood.
+            self.waiting.fetch_sub(count, Ordering::Relaxed);
+        }
+        held.is_ok()
+    }
+
+    /// A batch is committed, or was not taken after all.
+    fn count_out(&self, count: usize, bytes: u64) {
+        self.waiting.fetch_sub(count, Ordering::Relaxed);
+        self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 /// One entry of the queue.

@@ -237,10 +237,7 @@ impl Round {
     fn answer_parts(&mut self, result: &Result<Vec<Arc<Message>>, Error>) {
         let mut messages = result.as_ref().map(|all| all.iter());
         for part in self.parts.drain(..) {
-            self.shared.waiting.fetch_sub(part.len, Ordering::Relaxed);
-            self.shared
-                .waiting_bytes
-                .fetch_sub(part.bytes, Ordering::Relaxed);
+            self.shared.count_out(part.len, part.bytes);
             let answer = match &mut messages {
                 Ok(all) => Ok(all.by_ref().take(part.len).cloned().collect()),
                 Err(error) => Err(**error),

@@ -24,6 +24,7 @@ use crate::ingest::fields::{Fields, Given};
 use crate::model::{AppNo, Endpoint, EndpointId, EndpointNo};
 
 pub(super) use shown::Out;
+pub(super) use wanted::effective;
 use wanted::{Extra, Wanted};
 
 /// Endpoints of one application at most (`reliability.md` 3).

@@ -152,7 +152,7 @@ pub(super) fn check(endpoint: &Endpoint, state: &ApiState) -> Result<(), Problem
 }
 
 /// The profile that an endpoint signs with.
-pub(super) fn effective(endpoint: &Endpoint, state: &ApiState) -> Profile {
+pub(in crate::api) fn effective(endpoint: &Endpoint, state: &ApiState) -> Profile {
     let own = endpoint.signature.clone();
     own.or_else(|| preset(&state.delivery.signature, state))
         .unwrap_or(Profile::Standard)

@@ -1,8 +1,16 @@
 //! Each limit at n - 1, n and n + 1 (T50), and what overload looks like.
 
-use posthaste::base::ByteSize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use posthaste::base::{ByteSize, Timestamp};
+use posthaste::lane::{Error, Lane, Options};
+use posthaste::model::{AppNo, ContentType, LaneId, Message, Position};
+use posthaste::store::Accept;
 use posthaste::store::model::Model;
 use serde_json::json;
+use tokio::sync::mpsc;
 
 use super::kit::Gateway;
 
@@ -178,7 +186,12 @@ async fn a_short_disk_is_507_and_nothing_is_accepted() {
     assert_eq!(refused.problem(), (507, "storage_low".to_owned()));
     assert!(refused.header("retry-after").is_some());
     assert_eq!(gateway.directory.snapshot().total().pending(), (0, 0));
+    let ready = gateway.get("//ready").anonymous().send().await;
+    assert_eq!(ready.status, 503);
+    let reasons = json!(["the disk has less space left than the reserve"]);
+    assert_eq!(ready.json()["reasons"], reasons);
     gateway.lane.refuse_messages(false);
+    gateway.get("//ready").anonymous().expect(200).await;
     gateway.message("acme", "a").await;
 }
 
@@ -191,4 +204,78 @@ async fn what_a_deleted_application_had_pending_leaves_the_sum() {
     assert_eq!(gateway.directory.snapshot().total().pending().0, 1);
     gateway.call("DELETE", "/app/acme").expect(204).await;
     assert_eq!(gateway.directory.snapshot().total().pending(), (0, 0));
+}
+
+fn accept(payload: &Bytes) -> Accept {
+    let at = Position {
+        lane: LaneId(0),
+        seq: 0,
+    };
+    let message = Message {
+        at,
+        accepted: Timestamp::ZERO,
+        app: AppNo(1),
+        event_type: Arc::from("a"),
+        content_type: ContentType::Json,
+        payload: payload.clone(),
+        targets: Vec::new(),
+        labels: None,
+    };
+    Accept {
+        message,
+        idempotency: None,
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_batches_that_are_too_large_takes_no_room_from_small_ones() {
+    const SMALL: usize = 2000;
+    let gateway = Gateway::start().await;
+    // Nobody takes committed groups, so after the first one the commit thread stands still.
+    let (sender, mut committed) = mpsc::channel(1);
+    let options = Options {
+        queue: SMALL + 2,
+        queue_bytes: 1 << 20,
+        max_group: 1,
+    };
+    let (writer, _reader) = Model::new().open();
+    let lane = Lane::start(Box::new(writer), gateway.clock.clone(), options, sender).unwrap();
+    let small = Bytes::from_static(b"{}");
+    lane.append(vec![accept(&small)])
+        .unwrap()
+        .committed()
+        .await
+        .unwrap();
+    let mut tickets = vec![lane.append(vec![accept(&small)]).unwrap()];
+    let large = Bytes::from(vec![b' '; 1 << 20]);
+    let (stop, refused) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let answer = lane.append(vec![accept(&large)]).map(drop);
+                    assert_eq!(answer, Err(Error::Busy));
+                    refused.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        while refused.load(Ordering::Relaxed) < 1000 {
+            std::thread::yield_now();
+        }
+        let appended: Vec<_> = (0..SMALL)
+            .map(|_| lane.append(vec![accept(&small)]))
+            .collect();
+        stop.store(true, Ordering::Relaxed);
+        tickets.extend(appended.into_iter().map(Result::unwrap));
+    });
+    assert_eq!(lane.waiting(), SMALL + 1);
+    posthaste::base::task::detach(async move { while committed.recv().await.is_some() {} });
+    for ticket in tickets {
+        ticket.committed().await.unwrap();
+    }
+    lane.append(vec![accept(&large)])
+        .unwrap()
+        .committed()
+        .await
+        .unwrap();
 }

@@ -115,6 +115,38 @@ async fn a_message_makes_its_application_on_the_fly() {
 }
 
 #[tokio::test]
+async fn the_path_decides_whose_message_it_is() {
+    let gateway = Gateway::start().await;
+    gateway.app("tenant").await;
+    let message = |uid: &str| json!({"eventType": "a", "payload": {}, "application": {"name": "N", "uid": uid}});
+    let want = [("body.application.uid".to_owned(), "value_error".to_owned())];
+    for uid in ["tenant", "new"] {
+        let refused = gateway.post("/app/typo/msg", &message(uid)).send().await;
+        assert_eq!(refused.mistakes(), want, "{uid}");
+        let line = message(uid).to_string();
+        let batch = gateway
+            .call("POST", "/app/typo/msg/batch")
+            .kind("application/x-ndjson")
+            .body(line);
+        let line = batch.expect(202).await.json();
+        assert_eq!(line["status"], 422);
+        let loc = json!(["body", "application", "uid"]);
+        assert_eq!(line["detail"][0]["loc"], loc);
+    }
+    let apps = gateway.get("/app").expect(200).await.json();
+    assert_eq!(apps["data"].as_array().unwrap().len(), 1, "none was made");
+    let list = gateway.get("/app/tenant/msg").expect(200).await.json();
+    assert_eq!(list["data"], json!([]));
+    gateway
+        .post("/app/typo/msg", &message("typo"))
+        .expect(202)
+        .await;
+    let null = json!({"eventType": "a", "payload": {}, "application": {"name": "N", "uid": null}});
+    gateway.post("/app/null/msg", &null).expect(202).await;
+    gateway.get("/app/null").expect(200).await;
+}
+
+#[tokio::test]
 async fn lists_page_in_both_directions() {
     let gateway = Gateway::start().await;
     gateway.app("acme").await;

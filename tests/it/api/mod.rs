@@ -9,3 +9,4 @@ mod idempotency;
 mod limits;
 mod messages;
 mod objects;
+mod webhook_keys;

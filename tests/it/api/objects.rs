@@ -1,5 +1,6 @@
 //! Applications, endpoints and event types: shapes, merge patch, upsert, names, aliases.
 
+use posthaste::schedule::OPERATOR;
 use serde_json::{Value, json};
 
 use super::kit::Gateway;
@@ -28,6 +29,38 @@ async fn an_application_is_made_read_changed_and_deleted() {
     let gone = gateway.get(&format!("/app/{id}")).send().await;
     assert_eq!(gone.problem(), (404, "not_found".to_owned()));
     gateway.post("/app", &body).expect(201).await;
+}
+
+#[tokio::test]
+async fn the_operator_application_stays_and_keeps_its_uid() {
+    let gateway = Gateway::start().await;
+    let id = gateway.app(OPERATOR).await;
+    for path in [format!("/app/{OPERATOR}"), format!("/app/{id}")] {
+        for (method, body) in [
+            ("DELETE", json!({})),
+            ("PUT", json!({"name": "x", "uid": "other"})),
+            ("PUT", json!({"name": "x", "uid": null})),
+            ("PATCH", json!({"uid": "other"})),
+            ("PATCH", json!({"uid": null})),
+        ] {
+            let refused = gateway.call(method, &path).json(&body).send().await;
+            let want = (409, "conflict".to_owned());
+            assert_eq!(refused.problem(), want, "{method} {body}");
+        }
+        for (method, body) in [
+            ("PUT", json!({"name": "put"})),
+            ("PUT", json!({"name": "put", "uid": OPERATOR})),
+            ("PATCH", json!({"name": "patched"})),
+        ] {
+            let changed = gateway.call(method, &path).json(&body).expect(200).await;
+            assert_eq!(changed.json()["uid"], OPERATOR, "{method} {body}");
+        }
+    }
+    let read = gateway.get(&format!("/app/{id}")).expect(200).await.json();
+    assert_eq!(
+        (&read["uid"], &read["name"]),
+        (&json!(OPERATOR), &json!("patched"))
+    );
 }
 
 #[tokio::test]
