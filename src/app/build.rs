@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rand::SeedableRng;
 use rand::rngs::SysRng;
 use rand_chacha::ChaCha8Rng;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Error;
 use super::outgoing::Outgoing;
@@ -23,7 +23,7 @@ use crate::lane::{self, Lane};
 use crate::metrics::ServerMetrics;
 use crate::model::Endpoint;
 use crate::policy::target::TargetRules;
-use crate::schedule::core::{Core, Settings};
+use crate::schedule::core::{Core, Input, Settings};
 use crate::schedule::{self, Announcer, Driver, Inbox, Parts, Recovery, Status};
 use crate::server::{self, Listeners, Server, Tls};
 use crate::store::fjall::Store;
@@ -41,6 +41,19 @@ pub(super) struct Engine {
     pub(super) status: watch::Receiver<Status>,
     pub(super) entropy: Arc<Entropy>,
     pub(super) rules: TargetRules,
+    /// Taken by whoever waits for the recovery.
+    pub(super) recovery: Option<RecoveryError>,
+}
+
+/// Returns if what was open cannot be read; never, once it is read. Cancel safe.
+pub(super) async fn recovery_failure(recovery: Option<RecoveryError>) -> store::Error {
+    match recovery {
+        Some(failed) => match failed.await {
+            Ok((cause, _held)) => cause,
+            Err(_) => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
 }
 
 /// Binds the sockets first: a port that is taken must not cost a recovery.
@@ -93,7 +106,7 @@ pub(super) async fn engine(
         &config.delivery,
     )
     .map_err(|cause| store_error(config, cause))?;
-    let recovered = recover(recovery)?;
+    let (recovered, recovery_failed) = recover(recovery)?;
     let parts = Parts {
         attempts: Arc::clone(&outgoing),
         lane: lane.clone(),
@@ -128,6 +141,7 @@ pub(super) async fn engine(
         status,
         entropy: Arc::new(Entropy::from_seed(system_bytes()?)),
         rules,
+        recovery: Some(recovery_failed),
     })
 }
 
@@ -148,6 +162,9 @@ fn lane(
     })
 }
 
+/// Why recovery failed, with the sender that keeps the driver waiting.
+pub(super) type RecoveryError = oneshot::Receiver<(store::Error, mpsc::Sender<Input>)>;
+
 type Opened = (Box<dyn store::Writer>, Arc<dyn Reader>);
 
 /// Opening verifies the journals; the service manager is told that it takes as long as it takes.
@@ -163,7 +180,7 @@ async fn open_store(config: &Config) -> Result<Opened, Error> {
     Ok((Box::new(opened.writer), opened.reader))
 }
 
-fn store_error(config: &Config, cause: store::Error) -> Error {
+pub(super) fn store_error(config: &Config, cause: store::Error) -> Error {
     Error::Store {
         dir: config.storage.dir.clone(),
         cause,
@@ -200,23 +217,22 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-/// Reads what was open, beside the driver. A store that cannot be read now stops the node: starting
-/// without those deliveries would be losing them.
-fn recover(recovery: Recovery) -> Result<mpsc::Receiver<schedule::core::Input>, Error> {
+/// Reads what was open, beside the driver. If it cannot be read the node must not start: the error
+/// comes by the second channel, and the first stays open so that nothing new is sent before.
+fn recover(recovery: Recovery) -> Result<(mpsc::Receiver<Input>, RecoveryError), Error> {
     // Pages on their way to the driver; when it is full the reading waits.
     let (recovered_to, recovered) = mpsc::channel(4);
+    let (failed_to, failed) = oneshot::channel();
     task::thread("recovery", move || {
         if let Err(cause) = recovery.run(&recovered_to) {
-            tracing::error!(%cause, "recovery failed; the node is not ready");
-            // Kept open on purpose: the driver goes on waiting, and readiness says so.
-            std::mem::forget(recovered_to);
+            task::answer(failed_to, (cause, recovered_to));
         }
     })
     .map_err(|cause| Error::System {
         what: "start the recovery",
         cause,
     })?;
-    Ok(recovered)
+    Ok((recovered, failed))
 }
 
 fn seeded() -> Result<ChaCha8Rng, Error> {

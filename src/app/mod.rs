@@ -168,7 +168,7 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
     let (stopper, stop) = Stopper::new();
     let tasks = Tasks::default();
 
-    let engine = tokio::select! {
+    let mut engine = tokio::select! {
         engine = build::engine(&config, &clock, own, &tasks, &stop) => engine?,
         // Opening may take minutes. Nothing was accepted, and a killed opening is a crash like others.
         () = signals.end() => {
@@ -188,10 +188,14 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
     tasks.spawn("metrics", OnExit::Log, exposition.upkeep(stop.clone()));
     housekeeping::start(&engine, &config, &tasks, &stop);
     let limit = config.server.drain_timeout;
+    let recovery = engine.recovery.take();
     let early = tokio::select! {
         biased;
         cause = shutdown::ends(&engine, &tasks, &mut signals) => Some(cause),
         () = recovered(&engine) => None,
+        cause = build::recovery_failure(recovery) => {
+            return Err(build::store_error(&config, cause));
+        }
     };
     let cause = match early {
         Some(cause) => cause,

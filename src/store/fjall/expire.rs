@@ -23,8 +23,11 @@ use super::record;
 use super::spaces::{Space, unreadable};
 use super::{FjallWriter, keys, message};
 
-/// Parked rows looked at, or event ids swept, in one step.
+/// Parked rows looked at in one step.
 const STEP: usize = 5_000;
+/// Event ids looked at in one step, some 10 ms: a pass over all of them must not take longer than the
+/// retention, or they would pile up. With a step every 10 s that holds up to 2,000 ids a second.
+const SWEEP: usize = 20_000;
 
 /// Where housekeeping stands.
 #[derive(Debug, Default)]
@@ -55,6 +58,7 @@ impl Expiry {
 
 /// One step of housekeeping: a piece of the walk; at its end the floors move and tables are dropped.
 pub(super) fn step(writer: &mut FjallWriter, now: Timestamp) -> Result<(), Error> {
+    sweep_event_ids(writer)?;
     if !walk(writer)? {
         return Ok(());
     }
@@ -77,7 +81,7 @@ pub(super) fn step(writer: &mut FjallWriter, now: Timestamp) -> Result<(), Error
         drop_tables(writer, keys::day(cut), oldest_block)?;
         writer.expiry.dropped = reached;
     }
-    sweep_event_ids(writer)
+    Ok(())
 }
 
 /// Looks at some more parked rows; true when all have been seen.
@@ -196,13 +200,13 @@ fn sweep_event_ids(writer: &mut FjallWriter) -> Result<(), Error> {
         None => Bound::Included(vec![keys::EVENT_ID]),
     };
     let high = Bound::Excluded(vec![keys::EVENT_ID + 1]);
-    let mut commit = writer.start(STEP);
+    let mut commit = writer.start(SWEEP);
     let mut seen = 0;
     let mut last = None;
     let mut gone = 0;
     for guard in view
         .range::<Vec<u8>, _>(writer.spaces().of(Space::Idem), (low, high))
-        .take(STEP)
+        .take(SWEEP)
     {
         let (key, value) = row(guard)?;
         let (at, _) = record::read_event_id(&key, &value)?;
@@ -213,7 +217,7 @@ fn sweep_event_ids(writer: &mut FjallWriter) -> Result<(), Error> {
         last = Some(key.to_vec());
         seen += 1;
     }
-    writer.expiry.sweep = if seen < STEP { None } else { last };
+    writer.expiry.sweep = if seen < SWEEP { None } else { last };
     if gone > 0 {
         writer.finish(commit, false)?;
     }
