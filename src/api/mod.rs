@@ -29,8 +29,10 @@ mod routes;
 mod task;
 mod webhook_keys;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 
 use crate::auth::{Auth, Entropy};
@@ -67,7 +69,7 @@ pub struct Parts {
     pub delivery: config::Delivery,
     /// How long history and stored answers last.
     pub retention: config::Retention,
-    /// Which URLs endpoints may have.
+    /// Which URLs endpoints may have, until [`ApiState::adopt`] says otherwise.
     pub targets: TargetRules,
     /// The page of `/metrics`, in the Prometheus text form.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
@@ -76,6 +78,7 @@ pub struct Parts {
 /// What all handlers share.
 pub struct ApiState {
     parts: Parts,
+    rules: ArcSwap<Rules>,
     meters: meters::Meters,
     tasks: task::Registry,
     webhook_keys: webhook_keys::Cache,
@@ -84,11 +87,42 @@ pub struct ApiState {
 impl ApiState {
     /// Puts it together.
     pub fn new(parts: Parts) -> Self {
+        let rules = Rules::of(&parts.delivery, parts.targets.clone());
         Self {
             parts,
+            rules: ArcSwap::from_pointee(rules),
             meters: meters::Meters::default(),
             tasks: task::Registry::default(),
             webhook_keys: webhook_keys::Cache::default(),
+        }
+    }
+}
+
+impl ApiState {
+    /// Takes changed rules for endpoints over (SIGHUP): which URLs they may have, the presets and the
+    /// default profile. Endpoints that exist are not checked again.
+    pub fn adopt(&self, delivery: &config::Delivery, targets: TargetRules) {
+        self.rules.store(Arc::new(Rules::of(delivery, targets)));
+    }
+
+    fn rules(&self) -> Arc<Rules> {
+        self.rules.load_full()
+    }
+}
+
+/// What endpoints are checked against; exchanged as a whole.
+struct Rules {
+    targets: TargetRules,
+    signature: String,
+    presets: BTreeMap<String, serde_json::Value>,
+}
+
+impl Rules {
+    fn of(delivery: &config::Delivery, targets: TargetRules) -> Self {
+        Self {
+            targets,
+            signature: delivery.signature.clone(),
+            presets: delivery.signature_presets.clone(),
         }
     }
 }

@@ -15,6 +15,7 @@ mod watchdog;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tracing::info;
 
 use crate::auth;
@@ -183,7 +184,14 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
     let admin = admin_key.map(|key| auth::hash(&key));
     let api = build::api(&config, &engine, admin, exposition.clone());
     let (front_stopper, front_stop) = Stopper::new();
-    let bound = build::serve(&config, listeners, tls.clone(), api, &tasks, &front_stop);
+    let bound = build::serve(
+        &config,
+        listeners,
+        tls.clone(),
+        Arc::clone(&api),
+        &tasks,
+        &front_stop,
+    );
 
     tasks.spawn("metrics", OnExit::Log, exposition.upkeep(stop.clone()));
     housekeeping::start(&engine, &config, &tasks, &stop);
@@ -206,9 +214,11 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
             say(&format!("posthaste listens on {bound}"));
             let reload = reload::Reload {
                 reread,
+                running: Mutex::new(config),
                 logs,
                 tls,
                 outgoing: Arc::clone(&engine.outgoing),
+                api,
             };
             shutdown::wait(&engine, &tasks, &mut signals, &reload).await
         }
@@ -234,7 +244,7 @@ mod tests {
     fn an_admin_key_is_long_and_has_no_dot() {
         let long = "0123456789abcdef0123456789abcdef";
         assert_eq!(check_admin_key(long), Ok(()));
-        assert_eq!(check_admin_key(&long[1..]), Err(BadAdminKey::Short(31)));
+        assert_eq!(check_admin_key("too short"), Err(BadAdminKey::Short(9)));
         assert_eq!(check_admin_key(""), Err(BadAdminKey::Short(0)));
         let dotted = format!("{long}.eu");
         assert_eq!(check_admin_key(&dotted), Err(BadAdminKey::Dot));

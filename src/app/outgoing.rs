@@ -42,17 +42,20 @@ impl Outgoing {
         }
     }
 
-    /// Takes changed rules over (SIGHUP): which addresses may be called, the default profile and
-    /// time-out. Effective with the next attempt.
-    pub(super) fn reload(&self, config: &config::Delivery) -> Result<(), BadDefaults> {
+    /// The defaults of a changed configuration, checked and not yet in use.
+    pub(super) fn defaults(&self, config: &config::Delivery) -> Result<Defaults, BadDefaults> {
         let own = self.defaults.load().rules.own_addresses.clone();
-        let defaults = Defaults::of(config, own)?;
+        Defaults::of(config, own)
+    }
+
+    /// Takes changed defaults over (SIGHUP): which addresses may be called, the default profile and
+    /// time-out. Effective with the next attempt.
+    pub(super) fn adopt(&self, defaults: Defaults) {
         self.client.set_rules(defaults.rules.clone());
         self.defaults.store(Arc::new(defaults));
         for endpoint in self.directory.snapshot().endpoints() {
             self.put(endpoint);
         }
-        Ok(())
     }
 
     pub(super) fn put(&self, endpoint: &Endpoint) {

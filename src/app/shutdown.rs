@@ -125,8 +125,10 @@ async fn told_again(signals: &mut Signals) {
             info!("told again at the same time: still draining");
         }
     };
-    // Ends by the time-out only.
-    if tokio::time::timeout(TOGETHER, together).await.is_err() {}
+    tokio::select! {
+        () = together => {}
+        () = tokio::time::sleep(TOGETHER) => {}
+    }
     signals.end().await;
 }
 

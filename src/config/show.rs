@@ -52,6 +52,19 @@ impl Config {
         out
     }
 
+    /// The keys whose value differs in `other`, as `section.name`, in the order of [`Config::keys`].
+    pub fn changed_keys(&self, other: &Self) -> Vec<String> {
+        let (ours, theirs) = (Draft::of(self), Draft::of(other));
+        let presets = self.delivery.signature_presets != other.delivery.signature_presets;
+        KEYS.iter()
+            .filter(|key| match key.slot {
+                keys::Slot::Presets => presets, // tables, which have no one-line form
+                _ => key.show(&ours) != key.show(&theirs),
+            })
+            .map(keys::Key::path)
+            .collect()
+    }
+
     fn push_presets(&self, out: &mut String) {
         for (name, preset) in &self.delivery.signature_presets {
             let name = toml::Value::String(name.clone());

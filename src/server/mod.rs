@@ -27,7 +27,7 @@ use std::path::PathBuf;
 pub use body::RequestBody;
 pub use listen::{Bound, Listeners};
 pub use serve::{Drained, Peer, Server, Settings};
-pub use tls::Tls;
+pub use tls::{Renewal, Tls};
 /// Makes a service of a function, for modules that serve without a router.
 pub use tower::service_fn;
 

@@ -1,6 +1,6 @@
 //! TLS of the incoming side: one certificate, exchanged while connections are open.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -15,8 +15,6 @@ use crate::config::Server as Section;
 /// Certificate and key of the listeners. Clones share it, so a reload reaches all of them.
 #[derive(Clone)]
 pub struct Tls {
-    cert: PathBuf,
-    key: PathBuf,
     current: Arc<ArcSwap<ServerConfig>>,
 }
 
@@ -30,23 +28,39 @@ impl Tls {
             return Ok(None);
         };
         Ok(Some(Self {
-            cert: cert.clone(),
-            key: key.clone(),
             current: Arc::new(ArcSwap::from(read(cert, key)?)),
         }))
     }
 
-    /// Reads the files again. New connections get the new certificate, open ones keep theirs.
+    /// Reads the files again, which may be others by now; nothing is exchanged before
+    /// [`Renewal::adopt`]. `None` if TLS is off in `section`: that takes a restart.
     ///
     /// # Errors
-    /// As [`Tls::open`]; the old certificate stays in use then.
-    pub fn reload(&self) -> Result<(), Error> {
-        self.current.store(read(&self.cert, &self.key)?);
-        Ok(())
+    /// As [`Tls::open`].
+    pub fn renew(&self, section: &Section) -> Result<Option<Renewal>, Error> {
+        let fresh = Self::open(section)?;
+        Ok(fresh.map(|fresh| Renewal {
+            of: self.clone(),
+            fresh: fresh.current.load_full(),
+        }))
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.current.load_full())
+    }
+}
+
+/// Certificate and key that were read and belong together, not yet in use.
+#[must_use = "nothing is exchanged before it is adopted"]
+pub struct Renewal {
+    of: Tls,
+    fresh: Arc<ServerConfig>,
+}
+
+impl Renewal {
+    /// New connections get the new certificate, open ones keep theirs.
+    pub fn adopt(self) {
+        self.of.current.store(self.fresh);
     }
 }
 

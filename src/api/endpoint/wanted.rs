@@ -112,7 +112,7 @@ impl Wanted {
         now: Timestamp,
     ) -> Result<(), Problem> {
         if self.url != endpoint.url {
-            Target::parse(&self.url, &state.targets).map_err(|bad| bad_url(&bad))?;
+            Target::parse(&self.url, &state.rules().targets).map_err(|bad| bad_url(&bad))?;
             if !same_origin(&self.url, &endpoint.url) {
                 headers::forget_sensitive(endpoint);
             }
@@ -154,7 +154,7 @@ pub(super) fn check(endpoint: &Endpoint, state: &ApiState) -> Result<(), Problem
 /// The profile that an endpoint signs with.
 pub(in crate::api) fn effective(endpoint: &Endpoint, state: &ApiState) -> Profile {
     let own = endpoint.signature.clone();
-    own.or_else(|| preset(&state.delivery.signature, state))
+    own.or_else(|| preset(&state.rules().signature, state))
         .unwrap_or(Profile::Standard)
 }
 
@@ -163,7 +163,8 @@ fn preset(name: &str, state: &ApiState) -> Option<Profile> {
         "standard" => Some(Profile::Standard),
         "dual" => Some(Profile::Dual),
         _ => {
-            let object = state.delivery.signature_presets.get(name)?;
+            let rules = state.rules();
+            let object = rules.presets.get(name)?;
             serde_json::from_value(object.clone()).ok()
         }
     }

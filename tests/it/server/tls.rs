@@ -117,13 +117,16 @@ async fn a_reload_shows_new_connections_the_new_certificate() {
             .and_then(|chain| chain.first().cloned())
     };
     let old = connect(&stage, &first, "http/1.1").await;
-    assert_eq!(shown(&old), Some(first));
+    assert_eq!(shown(&old), Some(first.clone()));
     let second = files.renew();
-    tls.reload().expect("readable");
+    let renewal = tls.renew(&files.section()).expect("readable").expect("on");
+    let unchanged = connect(&stage, &first, "http/1.1").await;
+    assert_eq!(shown(&unchanged), shown(&old), "only read, not adopted");
+    renewal.adopt();
     let new = connect(&stage, &second, "http/1.1").await;
     assert_eq!(shown(&new), Some(second.clone()));
     std::fs::write(files.path("cert.pem"), "no certificate").expect("written");
-    assert!(tls.reload().is_err());
+    assert!(tls.renew(&files.section()).is_err());
     let still = connect(&stage, &second, "http/1.1").await;
     assert_eq!(shown(&still), Some(second));
 }
