@@ -1,7 +1,6 @@
 //! Each limit at n - 1, n and n + 1 (T50), and what overload looks like.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use posthaste::base::{ByteSize, Timestamp};
@@ -247,35 +246,28 @@ async fn a_flood_of_batches_that_are_too_large_takes_no_room_from_small_ones() {
         .await
         .unwrap();
     let mut tickets = vec![lane.append(vec![accept(&small)]).unwrap()];
-    let large = Bytes::from(vec![b' '; 1 << 20]);
-    let (stop, refused) = (AtomicBool::new(false), AtomicUsize::new(0));
-    std::thread::scope(|scope| {
-        for _ in 0..3 {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    let answer = lane.append(vec![accept(&large)]).map(drop);
-                    assert_eq!(answer, Err(Error::Busy));
-                    refused.fetch_add(1, Ordering::Relaxed);
-                }
-            });
+    let large = accept(&Bytes::from(vec![b' '; 1 << 20]));
+    let mut most_waiting = 0;
+    let appended: Vec<_> = std::thread::scope(|scope| {
+        let flood = || {
+            for _ in 0..100_000 {
+                let answer = lane.append(vec![large.clone()]).map(drop);
+                assert_eq!(answer, Err(Error::Busy));
+            }
+        };
+        let floods = [scope.spawn(flood), scope.spawn(flood), scope.spawn(flood)];
+        while !floods[0].is_finished() {
+            most_waiting = lane.waiting().max(most_waiting);
         }
-        while refused.load(Ordering::Relaxed) < 1000 {
-            std::thread::yield_now();
-        }
-        let appended: Vec<_> = (0..SMALL)
-            .map(|_| lane.append(vec![accept(&small)]))
-            .collect();
-        stop.store(true, Ordering::Relaxed);
-        tickets.extend(appended.into_iter().map(Result::unwrap));
+        let small = (0..SMALL).map(|_| lane.append(vec![accept(&small)]));
+        small.collect()
     });
+    assert_eq!(most_waiting, 1, "not even for a moment");
+    tickets.extend(appended.into_iter().map(Result::unwrap));
     assert_eq!(lane.waiting(), SMALL + 1);
     posthaste::base::task::detach(async move { while committed.recv().await.is_some() {} });
     for ticket in tickets {
         ticket.committed().await.unwrap();
     }
-    lane.append(vec![accept(&large)])
-        .unwrap()
-        .committed()
-        .await
-        .unwrap();
+    lane.append(vec![large]).unwrap().committed().await.unwrap();
 }
