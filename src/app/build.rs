@@ -292,9 +292,7 @@ pub(super) fn api(
 /// Opens the front door; answers where.
 pub(super) fn serve(
     config: &Config,
-    listeners: Listeners,
-    tls: Option<Tls>,
-    api: Arc<api::ApiState>,
+    (listeners, tls, api): (Listeners, Option<Tls>, Arc<api::ApiState>),
     tasks: &Tasks,
     stop: &Stop,
 ) -> String {

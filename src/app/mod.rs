@@ -184,14 +184,8 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
     let admin = admin_key.map(|key| auth::hash(&key));
     let api = build::api(&config, &engine, admin, exposition.clone());
     let (front_stopper, front_stop) = Stopper::new();
-    let bound = build::serve(
-        &config,
-        listeners,
-        tls.clone(),
-        Arc::clone(&api),
-        &tasks,
-        &front_stop,
-    );
+    let served = (listeners, tls.clone(), Arc::clone(&api));
+    let bound = build::serve(&config, served, &tasks, &front_stop);
 
     tasks.spawn("metrics", OnExit::Log, exposition.upkeep(stop.clone()));
     housekeeping::start(&engine, &config, &tasks, &stop);
@@ -208,10 +202,7 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
     let cause = match early {
         Some(cause) => cause,
         None => {
-            notify::ready();
-            watchdog::start(&engine);
-            info!(version = env!("CARGO_PKG_VERSION"), %bound, lane = engine.lane.id().0, "posthaste is ready");
-            say(&format!("posthaste listens on {bound}"));
+            announce(&engine, &bound, say);
             let reload = reload::Reload {
                 reread,
                 running: Mutex::new(config),
@@ -225,6 +216,15 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
     };
     let stoppers = [front_stopper, stopper];
     Ok(shutdown::drain(cause, &engine, &tasks, stoppers, (limit, &mut signals)).await)
+}
+
+/// Tells the service manager, the log and the person who started it.
+fn announce(engine: &build::Engine, bound: &str, say: fn(&str)) {
+    notify::ready();
+    watchdog::start(engine);
+    let lane = engine.lane.id().0;
+    info!(version = env!("CARGO_PKG_VERSION"), %bound, lane, "posthaste is ready");
+    say(&format!("posthaste listens on {bound}"));
 }
 
 /// Nothing is lost by serving earlier, but `READY` promises that deliveries move.
