@@ -253,11 +253,11 @@ fn names(code: &str, name: &str, is_ours_too: bool) -> bool {
     })
 }
 
-/// Pure modules and every `core.rs` name nothing that acts.
+/// Pure modules, every `core.rs` and what stands below it name nothing that acts.
 fn purity(source: &Source) -> Vec<String> {
     let path = source.path.as_str();
     let is_pure = PURE.iter().any(|pure| path.starts_with(pure)) && !NOT_PURE.contains(&path);
-    if !is_pure && !path.ends_with("/core.rs") {
+    if !is_pure && !path.ends_with("/core.rs") && !path.contains("/core/") {
         return Vec::new();
     }
     let code = source.code();
@@ -617,6 +617,7 @@ mod doctored {
     fn an_impure_core_is_seen() {
         let check = |path: &str, text: &str| count(&purity(&Source::new(path, text)));
         assert_eq!(check("src/schedule/core.rs", "tokio::spawn(f)"), 1);
+        assert_eq!(check("src/schedule/core/ready.rs", "tokio::spawn(f)"), 1);
         assert_eq!(check("src/schedule/mod.rs", "tokio::spawn(f)"), 0);
         assert_eq!(check("src/policy/retry.rs", "let now = Instant::now();"), 1);
         assert_eq!(check("src/model/x.rs", "rand::random::<u8>() + OsRng"), 2);

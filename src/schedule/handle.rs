@@ -150,7 +150,7 @@ impl Handle {
     }
 
     /// Tries deliveries again with a new schedule; see [`Request::Retry`]. Callers hand in at most
-    /// a page (500) at a time.
+    /// a page (100) at a time.
     pub async fn recover(&self, deliveries: Vec<Delivery>) -> Result<usize, Error> {
         self.retry(deliveries, true).await
     }
