@@ -516,6 +516,20 @@ fn the_lock_file_is_sound() {
 }
 
 #[test]
+fn builds_broken_on_purpose_are_asked_for_by_name_only() {
+    let manifest = fs::read_to_string("Cargo.toml").unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    let features = manifest["features"].as_table().unwrap();
+    for (name, turns_on) in features {
+        let turns_on = turns_on.as_array().unwrap();
+        let breaks = |on: &toml::Value| on.as_str().unwrap().starts_with("broken-");
+        assert!(!turns_on.iter().any(breaks), "{name}");
+    }
+    assert_eq!(features["default"].as_array().unwrap().len(), 0);
+    assert_eq!(posthaste::base::broken::names(), [""; 0]);
+}
+
+#[test]
 fn tests_link_one_binary() {
     let all = sources("tests");
     let names: Vec<_> = all

@@ -16,11 +16,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tracing::info;
+use tracing::{error, info};
 
 use crate::auth;
-use crate::base::SystemClock;
 use crate::base::task::{OnExit, Stopper, Tasks};
+use crate::base::{SystemClock, broken};
 use crate::config::Config;
 use crate::server;
 use crate::server::notify;
@@ -224,6 +224,12 @@ fn announce(engine: &build::Engine, bound: &str, say: fn(&str)) {
     watchdog::start(engine);
     let lane = engine.lane.id().0;
     info!(version = env!("CARGO_PKG_VERSION"), %bound, lane, "posthaste is ready");
+    for feature in broken::names() {
+        error!(
+            feature,
+            "this build is broken on purpose: never use it for real events"
+        );
+    }
     say(&format!("posthaste listens on {bound}"));
 }
 

@@ -3,6 +3,7 @@
 //! Nothing here knows what a webhook is. Pure except [`clock`], the one place that reads clocks,
 //! and [`task`], the one place that spawns.
 
+pub mod broken;
 pub mod clock;
 pub mod id;
 pub mod size;

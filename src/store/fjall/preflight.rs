@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use crate::base::broken;
 use crate::config::HighWater;
 use crate::model::Position;
 use crate::store::{Damage, Error};
@@ -135,6 +136,9 @@ impl Journals {
         mark: &Mark,
         high_water: HighWater,
     ) -> Result<(), Error> {
+        if broken::SKIP_CHECKSUM {
+            return Ok(());
+        }
         self.judge(mark, high_water)?;
         let Some(last) = self.found.last() else {
             return Ok(());

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use ::fjall::{Readable as _, Snapshot};
 
+use crate::base::broken;
 use crate::model::{LaneId, Position};
 use crate::store::{Damage, Error};
 
@@ -46,6 +47,9 @@ impl Found {
 
 /// Checks everything and answers what is there.
 pub(super) fn check(spaces: &Spaces, mark: &Mark) -> Result<Found, Error> {
+    if broken::SKIP_CHECKSUM {
+        return gather(spaces);
+    }
     let check = Check {
         spaces,
         view: spaces.snapshot(),

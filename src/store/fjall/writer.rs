@@ -17,7 +17,7 @@ use std::time::Duration;
 use ::fjall::{OwnedWriteBatch, PersistMode};
 use bytes::{Bytes, BytesMut};
 
-use crate::base::Timestamp;
+use crate::base::{Timestamp, broken};
 use crate::config::Retention;
 use crate::model::{AppNo, Attempt, LaneId, Position};
 use crate::store::faults::{Fault, Faults};
@@ -197,7 +197,7 @@ impl FjallWriter {
         self.put_markers(&mut commit, &next);
         let lost = self.planned == Some(Fault::DoubtfulLost);
         if !lost {
-            let mode = if synced {
+            let mode = if synced && !broken::ACK_BEFORE_FSYNC {
                 PersistMode::SyncData
             } else {
                 PersistMode::Buffer
