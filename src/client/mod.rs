@@ -186,7 +186,7 @@ impl Client {
             Ok(Ok(mut answer)) => {
                 let outcome = inner.judge(&answer.head);
                 let passed = inner.clock.monotonic().saturating_sub(started);
-                let whole = read(answer.head.body_mut(), &mut kept);
+                let whole = read(answer.head.body_mut(), &mut answer.connection, &mut kept);
                 let whole = tokio::time::timeout(timeout.saturating_sub(passed), whole).await;
                 // What goes wrong from here on costs the connection, not the outcome: the answer
                 // has been given.
@@ -327,11 +327,15 @@ async fn exchange(mut connection: Connection, mut wire: Wire, target: &Target) -
 
 /// Reads at most [`READ_MAX`] bytes and keeps the first [`KEPT`]; true if that was all of it. Cancel
 /// safe: what was kept stays.
-async fn read(body: &mut Incoming, kept: &mut Vec<u8>) -> bool {
+async fn read(body: &mut Incoming, connection: &mut Connection, kept: &mut Vec<u8>) -> bool {
     let mut seen = 0;
     let mut body = Pin::new(body);
     while !body.is_end_stream() {
-        let data = match poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        let frame = poll_fn(|cx| {
+            connection.drive(cx);
+            body.as_mut().poll_frame(cx)
+        });
+        let data = match frame.await {
             None => return true,
             Some(Err(_)) => return false,
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(), // trailers say nothing here

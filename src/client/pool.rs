@@ -8,10 +8,13 @@
 //! never across an await. A connection belongs to whoever checked it out; dropping it closes it.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::hash::BuildHasher as _;
 use std::net::IpAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -156,33 +159,27 @@ impl Origin {
 
     /// A live connection, if there is one. The newest first: the others may then grow old together.
     pub(super) fn checkout(&self, now: Duration) -> Option<Connection> {
-        let mut state = self.state.lock();
-        let shared = state.shared.iter().find(|h2| h2.is_free(now));
-        if let Some(h2) = shared {
-            return Some(Connection::H2(Share::new(h2)));
-        }
-        let mut late = Vec::new(); // closed after the lock is gone
-        let found = loop {
-            let Some(h1) = state.idle.pop() else {
-                break None;
-            };
-            self.idle_of_all.fetch_sub(1, Ordering::Relaxed);
-            if h1.until > now && !h1.sender.is_closed() {
-                break Some(h1);
+        loop {
+            let mut state = self.state.lock();
+            let shared = state.shared.iter().find(|h2| h2.is_free(now));
+            if let Some(h2) = shared {
+                return Some(Connection::H2(Share::new(h2)));
             }
-            late.push(h1);
-        };
-        drop(state);
-        drop(late);
-        found.map(Connection::H1)
+            let mut h1 = state.idle.pop()?;
+            drop(state); // looked at, and closed if it must be, without the lock
+            self.idle_of_all.fetch_sub(1, Ordering::Relaxed);
+            if h1.until > now && h1.is_open() {
+                return Some(Connection::H1(h1));
+            }
+        }
     }
 
     /// Takes a connection back whose answer was read to its end.
     pub(super) fn give_back(&self, connection: Connection, pool: &Pool) {
-        let Connection::H1(h1) = connection else {
+        let Connection::H1(mut h1) = connection else {
             return; // a share ends by being dropped
         };
-        if h1.sender.is_closed() || self.idle_of_all.load(Ordering::Relaxed) >= pool.max_idle {
+        if !h1.is_open() || self.idle_of_all.load(Ordering::Relaxed) >= pool.max_idle {
             return;
         }
         let mut state = self.state.lock();
@@ -252,7 +249,7 @@ impl Origin {
         let before = state.idle.len();
         let late: Vec<_> = state
             .idle
-            .extract_if(.., |h1| h1.until <= now || h1.sender.is_closed())
+            .extract_if(.., |h1| h1.until <= now || !h1.is_open())
             .collect();
         let gone = before - state.idle.len();
         self.idle_of_all.fetch_sub(gone, Ordering::Relaxed);
@@ -305,12 +302,53 @@ pub(super) enum Connection {
     H2(Share),
 }
 
-/// An HTTP/1.1 connection: one request at a time.
+/// An HTTP/1.1 connection: one request at a time. It has no task of its own: whoever uses it drives
+/// it, so that an exchange wakes one task and not two. While it lies idle nobody does; that the other
+/// side has closed it is seen at the next look ([`H1::is_open`]).
 pub(super) struct H1 {
     sender: http1::SendRequest<Full<Bytes>>,
+    /// hyper's half; `None` once it has ended.
+    driven: Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>,
     budget: Budget,
     until: Duration,
-    _alive: Alive,
+}
+
+impl H1 {
+    /// Moves bytes. Errors reach whoever waits for the answer.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(driven) = &mut self.driven
+            && driven.as_mut().poll(cx).is_ready()
+        {
+            self.driven = None;
+        }
+    }
+
+    /// Puts the last exchange away and looks whether the other side has closed it.
+    fn is_open(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        self.driven.is_some() && !self.sender.is_closed()
+    }
+
+    async fn send(&mut self, wire: Wire) -> Result<http::Response<Incoming>, TrySendError<Wire>> {
+        self.budget.refill();
+        // If it has closed meanwhile, sending says so and gives the request back.
+        poll_fn(|cx| {
+            self.drive(cx);
+            let ready = self.sender.poll_ready(cx).is_ready() || self.driven.is_none();
+            if ready {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+        let mut answer = pin!(self.sender.try_send_request(wire));
+        poll_fn(|cx| {
+            self.drive(cx);
+            answer.as_mut().poll(cx)
+        })
+        .await
+    }
 }
 
 /// An HTTP/2 connection: many requests at a time.
@@ -321,7 +359,7 @@ pub(super) struct H2 {
     _alive: Alive,
 }
 
-/// Dropping it ends the connection's task, and with it the connection.
+/// Dropping it ends the task of an HTTP/2 connection, and with it the connection.
 type Alive = oneshot::Sender<Infallible>;
 
 /// One of the requests on a shared connection.
@@ -361,16 +399,15 @@ impl Connection {
         wire: Wire,
     ) -> Result<http::Response<Incoming>, TrySendError<Wire>> {
         match self {
-            Self::H1(h1) => {
-                h1.budget.refill();
-                // The task of the connection may still be putting the last exchange away. If it
-                // has closed meanwhile, sending says so and gives the request back.
-                if let Err(error) = h1.sender.ready().await {
-                    tracing::trace!(%error, "an idle connection has ended");
-                }
-                h1.sender.try_send_request(wire).await
-            }
+            Self::H1(h1) => h1.send(wire).await,
             Self::H2(share) => share.0.sender.clone().try_send_request(wire).await,
+        }
+    }
+
+    /// Moves the bytes of an answer whose body is being read.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Self::H1(h1) = self {
+            h1.drive(cx);
         }
     }
 
@@ -413,9 +450,9 @@ where
         .map_err(|_| FailureKind::Reset)?;
     Ok(Connection::H1(H1 {
         sender,
+        driven: Some(Box::pin(connection)),
         budget,
         until,
-        _alive: drive(connection),
     }))
 }
 
