@@ -14,7 +14,7 @@ use super::request::{Answer, Cx};
 use crate::base::{Id20, Timestamp};
 use crate::directory::{AppEntry, Draft};
 use crate::ingest::ApplicationIn;
-use crate::ingest::fields::{self, Given};
+use crate::ingest::fields::{self, Given, Item, ItemKind};
 use crate::model::{AppId, Application};
 use crate::schedule::OPERATOR;
 
@@ -117,7 +117,7 @@ pub(super) async fn put(mut cx: Cx) -> Answer {
         .directory
         .carry_out(move |draft| {
             let Some(entry) = found.and_then(|no| draft.app_by_no(no)).cloned() else {
-                let uid = wanted.uid.clone().value().unwrap_or(path);
+                let uid = made_under(path, &wanted.uid)?;
                 if draft.app(&uid).is_some() {
                     return Err(uid_taken());
                 }
@@ -132,6 +132,16 @@ pub(super) async fn put(mut cx: Cx) -> Answer {
         StatusCode::OK
     };
     Ok(Reply::json(status, &Out::of(&app)))
+}
+
+/// The uid of an object that a PUT makes: the name in the path. Another one in the body would make
+/// what the path does not lead to, and the same PUT again would be a conflict.
+pub(super) fn made_under(path: String, named: &Given<String>) -> Result<String, Problem> {
+    if named.clone().value().is_some_and(|uid| uid != path) {
+        let msg = "must be the uid in the path, or be left out, when the object does not exist";
+        return Err(Item::body("uid", ItemKind::ValueError, msg).into());
+    }
+    Ok(path)
 }
 
 /// A PUT may make an object only under a name that is a uid, and only if the key sees it then.

@@ -47,6 +47,8 @@ codes! {
     LimitReached = 400 "limit_reached" "Limit reached";
     /// The payload to resend is gone.
     MissingPayload = 400 "missing_payload" "The payload is gone";
+    /// The message went through a gateway as often as it may.
+    TooManyHops = 400 "too_many_hops" "Too many hops";
     /// No credential, or one that opens nothing.
     Unauthenticated = 401 "authentication_failed" "Authentication failed";
     /// The credential lacks the scope.
@@ -225,6 +227,7 @@ impl From<Refused> for Problem {
             Refused::Invalid(items) => items.into(),
             Refused::TooLarge { .. } => Self::new(Code::TooLarge, detail),
             Refused::Duplicate(_) => Self::new(Code::Conflict, detail),
+            Refused::TooManyHops(_) => Self::new(Code::TooManyHops, detail),
             Refused::InProgress => Self::new(Code::InProgress, detail).after(1),
             Refused::Mismatch => mismatch(),
             Refused::Throttled {

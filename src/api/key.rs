@@ -51,7 +51,7 @@ pub(super) async fn create(mut cx: Cx) -> Answer {
         expires,
     };
     let (key, text) = mint(cx.state.entropy.bytes(), new, cx.now);
-    let mut shown = shown(&key);
+    let mut shown = shown(&cx, &key);
     if let Some(fields) = shown.as_object_mut() {
         fields.remove("prefix");
         fields.insert(String::from("key"), Value::String(text));
@@ -96,14 +96,20 @@ fn bound_to(cx: &Cx, scopes: &[Scope], app_id: Option<&str>) -> Result<Option<Ap
     Ok(bound)
 }
 
-fn shown(key: &ApiKey) -> Value {
+fn shown(cx: &Cx, key: &ApiKey) -> Value {
     let scopes: Vec<String> = key.scopes.iter().cloned().map(String::from).collect();
     let mut shown = json!({
         "id": key.id, "name": key.name, "scopes": scopes, "createdAt": key.created,
         "prefix": key.id.0.text("sk_"),
     });
-    if let (Some(fields), Some(expires)) = (shown.as_object_mut(), key.expires) {
-        fields.insert(String::from("expiresAt"), json!(expires));
+    let times = [
+        ("expiresAt", key.expires),
+        ("lastUsedAt", cx.state.auth.last_use(key)),
+    ];
+    for (name, time) in times {
+        if let (Some(fields), Some(time)) = (shown.as_object_mut(), time) {
+            fields.insert(String::from(name), json!(time));
+        }
     }
     shown
 }
@@ -118,7 +124,7 @@ pub(super) async fn list(cx: Cx) -> Answer {
     let snapshot = cx.state.directory.snapshot();
     let mut keys: Vec<_> = snapshot.keys().filter(|key| sees(&cx, key)).collect();
     keys.sort_unstable_by_key(|key| key.id);
-    let keys: Vec<_> = keys.into_iter().map(|key| shown(key)).collect();
+    let keys: Vec<_> = keys.into_iter().map(|key| shown(&cx, key)).collect();
     Ok(Reply::ok(
         &json!({ "success": true, "count": keys.len(), "apiKeys": keys }),
     ))

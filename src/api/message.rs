@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 
 use super::body;
 use super::error::{Code, Problem};
@@ -15,6 +15,7 @@ use crate::base::task;
 use crate::directory::{AppEntry, Snapshot};
 use crate::ingest::{Accepted, Submission};
 use crate::model::{Message, MessageId, Scope};
+use crate::policy::hop;
 use crate::store::ListKey;
 
 /// What a body may have beside its payload.
@@ -25,6 +26,7 @@ pub(super) async fn create(mut cx: Cx) -> Answer {
     // Overload is decided before the body is read.
     let admission = cx.state.ingest.admit(cx.param("app_id"), &cx.principal)?;
     let warning = admission.warning;
+    let hops = hops(&cx)?;
     cx.wants_json(&[])?;
     let limit = cx.state.ingest.config().max_body.len();
     let body = cx.bytes(limit.saturating_add(AROUND_PAYLOAD)).await?;
@@ -36,6 +38,7 @@ pub(super) async fn create(mut cx: Cx) -> Answer {
         may_create: may_create(&cx),
         path: cx.path(),
         idempotency_key: key.as_deref(),
+        hops,
         return_duplicate,
         body,
     };
@@ -46,6 +49,12 @@ pub(super) async fn create(mut cx: Cx) -> Answer {
         warning: warning.map(|warning| warning.to_string()),
         ..Reply::raw(StatusCode::ACCEPTED, body)
     })
+}
+
+/// Hops the request has behind it; what goes in circles ends here.
+fn hops(cx: &Cx) -> Result<u8, Problem> {
+    let values = cx.headers.get_all(hop::HEADER).iter();
+    Ok(cx.state.ingest.hops(values.map(HeaderValue::as_bytes))?)
 }
 
 fn options(cx: &Cx) -> Result<(bool, bool), Problem> {
@@ -65,6 +74,7 @@ fn may_create(cx: &Cx) -> bool {
 pub(super) async fn batch(mut cx: Cx) -> Answer {
     let admission = cx.state.ingest.admit(cx.param("app_id"), &cx.principal)?;
     let warning = admission.warning;
+    let hops = hops(&cx)?;
     cx.wants_json(&["application/x-ndjson", "application/jsonl", "text/plain"])?;
     let limit = cx.state.ingest.config().max_batch_body.len();
     let body = cx.bytes(limit).await?;
@@ -80,6 +90,7 @@ pub(super) async fn batch(mut cx: Cx) -> Answer {
             may_create: may_create(&cx),
             path: cx.path(),
             idempotency_key: key.as_deref(),
+            hops,
             return_duplicate,
             body,
         };

@@ -10,6 +10,7 @@
 mod application;
 mod attempt;
 mod body;
+mod cancel;
 mod endpoint;
 mod error;
 mod event_type;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use tokio::sync::Semaphore;
 
 use crate::auth::{Auth, Entropy};
 use crate::base::Clock;
@@ -82,6 +84,8 @@ pub struct ApiState {
     meters: meters::Meters,
     tasks: task::Registry,
     webhook_keys: webhook_keys::Cache,
+    /// Places for lists ([`request::scan`]).
+    scans: Arc<Semaphore>,
 }
 
 impl ApiState {
@@ -94,6 +98,7 @@ impl ApiState {
             meters: meters::Meters::default(),
             tasks: task::Registry::default(),
             webhook_keys: webhook_keys::Cache::default(),
+            scans: Arc::new(Semaphore::new(request::SCANS)),
         }
     }
 }
@@ -103,6 +108,13 @@ impl ApiState {
     /// default profile. Endpoints that exist are not checked again.
     pub fn adopt(&self, delivery: &config::Delivery, targets: TargetRules) {
         self.rules.store(Arc::new(Rules::of(delivery, targets)));
+    }
+
+    /// Stores when keys were last used ([`Auth::store_last_use`]). Cancel safe.
+    pub async fn store_last_use(&self) {
+        if let Err(cause) = self.auth.store_last_use().await {
+            tracing::warn!(%cause, "the last use of keys was not stored; it is tried again");
+        }
     }
 
     fn rules(&self) -> Arc<Rules> {

@@ -7,14 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
-use serde::Serialize;
 use serde_json::json;
 
 use super::ApiState;
 use super::error::Problem;
 use super::history::{end_of, start_of};
-use super::reply::Reply;
 use super::request::{Answer, Cx};
 use super::task::{Status, Task};
 use crate::base::{Timestamp, task};
@@ -29,16 +26,6 @@ const PAGE: usize = 100;
 /// History of at least this long can always be asked for.
 const ALWAYS_GRANTED: Duration = Duration::from_secs(14 * 86_400);
 
-/// RecoverOut, ReplayOut.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Out {
-    id: TaskId,
-    status: Status,
-    task: &'static str,
-    updated_at: Timestamp,
-}
-
 /// What is walked through.
 struct Job {
     id: TaskId,
@@ -51,40 +38,20 @@ struct Job {
 /// POST `…/endpoint/{endpoint_id}/recover`
 pub(super) async fn recover(cx: Cx) -> Answer {
     let (job, started) = begin(cx, "endpoint.recover").await?;
-    let state = Arc::clone(&started.state);
-    task::detach(async move {
-        let found = walk(&state, &job, dead).await;
-        end(&state, job.id, found);
-    });
-    Ok(started.reply())
+    walk_beside(Arc::clone(&started.state), job, dead);
+    Ok(started.task.begun())
 }
 
 /// POST `…/endpoint/{endpoint_id}/replay-missing`
 pub(super) async fn replay_missing(cx: Cx) -> Answer {
     let (job, started) = begin(cx, "endpoint.replay").await?;
-    let state = Arc::clone(&started.state);
-    task::detach(async move {
-        let found = walk(&state, &job, missing).await;
-        end(&state, job.id, found);
-    });
-    Ok(started.reply())
+    walk_beside(Arc::clone(&started.state), job, missing);
+    Ok(started.task.begun())
 }
 
 struct Started {
     state: Arc<ApiState>,
     task: Task,
-}
-
-impl Started {
-    fn reply(&self) -> Reply {
-        let out = Out {
-            id: self.task.id,
-            status: self.task.status,
-            task: self.task.task,
-            updated_at: self.task.updated_at,
-        };
-        Reply::json(StatusCode::ACCEPTED, &out)
-    }
 }
 
 async fn begin(mut cx: Cx, name: &'static str) -> Result<(Job, Started), Problem> {
@@ -123,6 +90,15 @@ async fn begin(mut cx: Cx, name: &'static str) -> Result<(Job, Started), Problem
 /// A page of deliveries and where the next one begins; `None` at the end.
 type Found = (Vec<Delivery>, Option<ListKey>);
 type Finder = fn(&ApiState, &Job, ListKey) -> Result<Found, store::Error>;
+
+/// The walk reads the store all the time: not on the async threads.
+fn walk_beside(state: Arc<ApiState>, job: Job, find: Finder) {
+    task::detach(async move {
+        let (id, walked) = (job.id, Arc::clone(&state));
+        let taken = task::beside(async move { walk(&walked, &job, find).await }).await;
+        end(&state, id, taken.unwrap_or(Err(schedule::Error::Busy)));
+    });
+}
 
 async fn walk(state: &ApiState, job: &Job, find: Finder) -> Result<usize, schedule::Error> {
     let mut from = Some(start_of(job.since));

@@ -4,6 +4,7 @@
 //! errors, metrics) stands here once. Bodies are read to a limit and never beyond it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{RawPathParams, Request, State};
@@ -20,13 +21,17 @@ use super::query::Query;
 use super::reply::Reply;
 use super::{ApiState, idempotency};
 use crate::auth::Principal;
-use crate::base::Timestamp;
+use crate::base::{Timestamp, task};
 use crate::directory::AppEntry;
 use crate::ingest::fields::Fields;
 use crate::model::{Endpoint, Scope};
 
 /// Largest body of a request that carries no message (`api.md` 2.1).
 pub(super) const MAX_BODY: usize = 1 << 20;
+/// Lists that are read at the same time; further ones wait.
+pub(super) const SCANS: usize = 32;
+/// So long they wait for a place, then they are refused: the SDKs give up after 15 s.
+const SCAN_PATIENCE: Duration = Duration::from_secs(5);
 /// A first frame at least this long is kept as it is; shorter bodies are copied once into memory of
 /// their own, since a slice would keep the connection's whole read buffer alive.
 const KEEP_FRAME: usize = 16 << 10;
@@ -86,6 +91,28 @@ where
             }
         };
     axum::routing::on(method, route)
+}
+
+/// Reading through history, which blocks on the store: beside the async threads, and not too many at a
+/// time, so that lists take nothing from ingest and deliveries.
+pub(super) fn scan<F, Fut>(scope: Scope, handler: F) -> MethodRouter<Arc<ApiState>>
+where
+    F: Fn(Cx) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Answer> + Send + 'static,
+{
+    get(scope, move |cx: Cx| {
+        let handler = handler.clone();
+        async move {
+            let place = Arc::clone(&cx.state.scans).acquire_owned();
+            let place = tokio::time::timeout(SCAN_PATIENCE, place).await;
+            let Ok(Ok(_place)) = place else {
+                let detail = "Too many lists are being read.";
+                return Err(Problem::new(Code::Overloaded, detail).after(1));
+            };
+            let answer = task::beside(handler(cx)).await;
+            answer.unwrap_or_else(|| Err(Problem::new(Code::Server, "The list failed.")))
+        }
+    })
 }
 
 /// Reading, with this scope.

@@ -8,10 +8,10 @@ use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, any};
 
 use super::error::{Code, Problem};
-use super::request::{Answer, Cx, Replay, get, leave, on};
+use super::request::{Answer, Cx, Replay, get, leave, on, scan};
 use super::{
-    ApiState, application, attempt, endpoint, event_type, explain, instance, key, message, recover,
-    task,
+    ApiState, application, attempt, cancel, endpoint, event_type, explain, instance, key, message,
+    recover, task,
 };
 use crate::model::Scope;
 
@@ -151,6 +151,10 @@ fn endpoints() -> Vec<(&'static str, Route)> {
             "/app/{app_id}/endpoint/{endpoint_id}/replay-missing",
             act(recover::replay_missing),
         ),
+        (
+            "/app/{app_id}/endpoint/{endpoint_id}/cancel-pending",
+            act(cancel::pending),
+        ),
     ]
 }
 
@@ -160,7 +164,7 @@ fn messages() -> Vec<(&'static str, Route)> {
     vec![
         (
             "/app/{app_id}/msg",
-            get(read.clone(), message::list).merge(on(
+            scan(read.clone(), message::list).merge(on(
                 post,
                 write.clone(),
                 Replay::Own,
@@ -195,19 +199,19 @@ fn history() -> Vec<(&'static str, Route)> {
     vec![
         (
             "/app/{app_id}/attempt/endpoint/{endpoint_id}",
-            get(read.clone(), attempt::by_endpoint),
+            scan(read.clone(), attempt::by_endpoint),
         ),
         (
             "/app/{app_id}/attempt/msg/{msg_id}",
-            get(read.clone(), attempt::by_message),
+            scan(read.clone(), attempt::by_message),
         ),
         (
             "/app/{app_id}/endpoint/{endpoint_id}/msg",
-            get(read.clone(), attempt::messages),
+            scan(read.clone(), attempt::messages),
         ),
         (
             "/app/{app_id}/msg/{msg_id}/endpoint",
-            get(read.clone(), attempt::destinations),
+            scan(read.clone(), attempt::destinations),
         ),
         (
             "/app/{app_id}/msg/{msg_id}/attempt/{attempt_id}",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use http::StatusCode;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -29,6 +30,29 @@ pub(super) struct Task {
     pub(super) data: Value,
     #[serde(skip)]
     app: AppNo,
+}
+
+/// RecoverOut, ReplayOut.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Begun {
+    id: TaskId,
+    status: Status,
+    task: &'static str,
+    updated_at: Timestamp,
+}
+
+impl Task {
+    /// The answer to the request that began it.
+    pub(super) fn begun(&self) -> Reply {
+        let begun = Begun {
+            id: self.id,
+            status: self.status,
+            task: self.task,
+            updated_at: self.updated_at,
+        };
+        Reply::json(StatusCode::ACCEPTED, &begun)
+    }
 }
 
 /// How far a task is.

@@ -11,17 +11,20 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use parking_lot::Mutex;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use super::reply::{Reply, write_json};
 use super::request::leave;
 use super::{ApiState, endpoint};
 use crate::base::Timestamp;
 use crate::directory::Snapshot;
-use crate::model::{Endpoint, Profile};
+use crate::model::{Endpoint, EndpointId, Profile};
 use crate::policy::sign::public_key;
 
 /// So long callers may keep the set (`api.md` 12).
@@ -92,13 +95,13 @@ fn set(state: &ApiState, snapshot: &Snapshot, now: Timestamp) -> KeySet {
     let mut endpoints: Vec<_> = apps.flat_map(|entry| &entry.endpoints).collect();
     endpoints.sort_unstable_by_key(|endpoint| endpoint.id);
     let keys = endpoints.into_iter().flat_map(|endpoint| {
-        let secrets = live(endpoint, now).filter_map(|(number, x)| {
+        let secrets = live(endpoint, now).filter_map(|x| {
             signs_standard(endpoint, state).then(|| WebKey {
                 kty: "OKP",
                 crv: "Ed25519",
                 usage: "sig",
                 alg: "EdDSA",
-                kid: format!("{}.{number}", endpoint.id),
+                kid: kid(endpoint.id, &x),
                 x,
             })
         });
@@ -109,14 +112,21 @@ fn set(state: &ApiState, snapshot: &Snapshot, now: Timestamp) -> KeySet {
     }
 }
 
-/// Public keys that signatures may be made with now, numbered from 1 = the newest secret.
-fn live(endpoint: &Endpoint, now: Timestamp) -> impl Iterator<Item = (usize, String)> {
+/// Endpoint and RFC 7638 thumbprint of the key: the same for as long as the key lives, so that a
+/// receiver which keeps keys by `kid` is not led to another one by a rotation.
+fn kid(endpoint: EndpointId, x: &str) -> String {
+    let canonical = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#);
+    let thumbprint = URL_SAFE_NO_PAD.encode(Sha256::digest(canonical));
+    format!("{endpoint}.{thumbprint}")
+}
+
+/// Public keys that signatures may be made with now, that of the newest secret first.
+fn live(endpoint: &Endpoint, now: Timestamp) -> impl Iterator<Item = String> {
     let old = endpoint.old_secrets.iter();
     let old = old.filter(move |old| now < old.expires);
     std::iter::once(&endpoint.secret)
         .chain(old.map(|old| &old.secret))
-        .enumerate()
-        .filter_map(|(place, secret)| Some((place + 1, base64url(&public_key(secret)?))))
+        .filter_map(|secret| Some(base64url(&public_key(secret)?)))
 }
 
 /// Other profiles use the same text as the key of an HMAC: no public key belongs to that.

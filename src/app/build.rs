@@ -1,7 +1,7 @@
 //! Builds the parts, bottom first, and connects them.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::SysRng;
@@ -22,6 +22,7 @@ use crate::ingest;
 use crate::lane::{self, Lane};
 use crate::metrics::ServerMetrics;
 use crate::model::Endpoint;
+use crate::policy::own::Own;
 use crate::policy::target::TargetRules;
 use crate::schedule::core::{Core, Input, Settings};
 use crate::schedule::{self, Announcer, Driver, Inbox, Parts, Recovery, Status};
@@ -62,19 +63,23 @@ pub(super) fn listeners(config: &Config) -> Result<Listeners, Error> {
     Ok(Listeners::open(&config.server)?)
 }
 
-/// Our own addresses, never called (`reliability.md` S14).
-pub(super) fn addresses(listeners: &Listeners) -> Vec<SocketAddr> {
+/// Where we are reached: never called (`reliability.md` S14).
+pub(super) fn own(config: &Config, listeners: &Listeners) -> Own {
     let admin = listeners.admin.as_ref().map(server::Bound::address);
-    std::iter::once(listeners.ingest.address())
-        .chain(admin)
-        .collect()
+    Own {
+        listeners: std::iter::once(listeners.ingest.address())
+            .chain(admin)
+            .collect(),
+        machine: server::interfaces::addresses(),
+        public_urls: config.server.public_urls.clone(),
+    }
 }
 
 /// Store, lane, directory, scheduler.
 pub(super) async fn engine(
     config: &Config,
     clock: &Arc<SystemClock>,
-    own: Vec<SocketAddr>,
+    own: Own,
     tasks: &Tasks,
     stop: &Stop,
 ) -> Result<Engine, Error> {
@@ -170,7 +175,7 @@ type Opened = (Box<dyn store::Writer>, Arc<dyn Reader>);
 /// Opening verifies the journals; the service manager is told that it takes as long as it takes.
 async fn open_store(config: &Config) -> Result<Opened, Error> {
     let (storage, retention) = (config.storage.clone(), config.retention.clone());
-    server::notify::extend_timeout(std::time::Duration::from_secs(900));
+    server::notify::extend_timeout(Duration::from_secs(900));
     let opened = tokio::task::spawn_blocking(move || Store::open(&storage, &retention)).await;
     let opened = opened.map_err(|panic| Error::System {
         what: "open the store",
@@ -296,7 +301,7 @@ pub(super) fn serve(
     tasks: &Tasks,
     stop: &Stop,
 ) -> String {
-    let drain = config.server.drain_timeout;
+    let drain = for_connections(config.server.drain_timeout);
     let metrics = ServerMetrics::register();
     let scheme = if tls.is_some() { "https" } else { "http" };
     let mut bound = format!("{scheme}://{}", listeners.ingest.address());
@@ -327,11 +332,18 @@ pub(super) fn serve(
     bound
 }
 
+/// The part of the time to drain that connections have: they end before the rest, so that who is late
+/// among them is named by the server and not cut off with it.
+fn for_connections(limit: Duration) -> Duration {
+    let margin = Duration::from_millis(500);
+    limit.saturating_sub(margin).max(limit / 2)
+}
+
 fn run_server(
     server: Server,
     router: axum::Router,
     stop: &Stop,
-    drain: std::time::Duration,
+    drain: Duration,
 ) -> impl Future<Output = ()> + Send + 'static {
     let stop = stop.clone();
     async move {

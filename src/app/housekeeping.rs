@@ -1,10 +1,12 @@
 //! What is looked at every few seconds: room on the disk, the size of the store, the system's clock.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{info, warn};
 
 use super::build::Engine;
+use crate::api::ApiState;
 use crate::base::SystemClock;
 use crate::base::task::{OnExit, Stop, Tasks};
 use crate::config::Config;
@@ -14,6 +16,8 @@ use crate::store::Space;
 
 /// Space and clock are looked at this often.
 const EVERY: Duration = Duration::from_secs(2);
+/// When keys were last used is stored this often.
+const KEY_USE: Duration = Duration::from_secs(600);
 /// A clock that moved further than this is taken over (`reliability.md` 6, Clock).
 const STEP: i64 = 2_000;
 
@@ -44,6 +48,20 @@ async fn keep(lane: Lane, clock: SystemClock, reserve: u64, mut stop: Stop) {
             () = stop.stopped() => return,
         }
     }
+}
+
+/// Stores when keys were last used, every ten minutes and at the end.
+pub(super) fn note_keys(api: Arc<ApiState>, tasks: &Tasks, stop: &Stop) {
+    let mut stop = stop.clone();
+    tasks.spawn("key use", OnExit::Log, async move {
+        while !stop.is_stopped() {
+            tokio::select! {
+                () = tokio::time::sleep(KEY_USE) => {}
+                () = stop.stopped() => {}
+            }
+            api.store_last_use().await;
+        }
+    });
 }
 
 /// Below the reserve new messages are refused; deliveries and their outcomes go on (D3).

@@ -14,9 +14,10 @@ mod watchdog;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::auth;
 use crate::base::task::{OnExit, Stopper, Tasks};
@@ -165,7 +166,7 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
     telemetry::panics::install(crate::metrics::ProcessMetrics::register());
     let listeners = build::listeners(&config)?;
     let tls = server::Tls::open(&config.server)?;
-    let own = build::addresses(&listeners);
+    let own = build::own(&config, &listeners);
     let (stopper, stop) = Stopper::new();
     let tasks = Tasks::default();
 
@@ -189,6 +190,7 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
 
     tasks.spawn("metrics", OnExit::Log, exposition.upkeep(stop.clone()));
     housekeeping::start(&engine, &config, &tasks, &stop);
+    housekeeping::note_keys(Arc::clone(&api), &tasks, &stop);
     let limit = config.server.drain_timeout;
     let recovery = engine.recovery.take();
     let early = tokio::select! {
@@ -203,6 +205,7 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
         Some(cause) => cause,
         None => {
             announce(&engine, &bound, say);
+            slower_than_the_drain(&engine, limit);
             let reload = reload::Reload {
                 reread,
                 running: Mutex::new(config),
@@ -231,6 +234,27 @@ fn announce(engine: &build::Engine, bound: &str, say: fn(&str)) {
         );
     }
     say(&format!("posthaste listens on {bound}"));
+}
+
+/// An endpoint may take longer than the drain: its own time-out is its owner's choice, up to 30 s,
+/// and a longer drain is the operator's. What is cut off is sent again, so this is worth knowing
+/// and no mistake.
+fn slower_than_the_drain(engine: &build::Engine, limit: Duration) {
+    let snapshot = engine.directory.snapshot();
+    let slow = |ms: u32| Duration::from_millis(ms.into()) > limit;
+    let slow = snapshot
+        .endpoints()
+        .filter(|endpoint| endpoint.timeout_ms.is_some_and(slow));
+    let endpoints = slow.count();
+    if endpoints > 0 {
+        let drain_s = limit.as_secs_f64();
+        warn!(
+            endpoints,
+            drain_s,
+            "endpoints may take longer than server.drain_timeout: attempts that a stop cuts off are \
+             made again"
+        );
+    }
 }
 
 /// Nothing is lost by serving earlier, but `READY` promises that deliveries move.

@@ -13,8 +13,10 @@ use crate::deliver::{self, BadDefaults, BadEndpoint, Defaults, Deliver, Prepared
 use crate::directory::Directory;
 use crate::model::{Delivery, Endpoint, EndpointNo, FailureKind};
 use crate::policy::outcome;
+use crate::policy::own::Own;
 use crate::schedule::core::Job;
 use crate::schedule::{Attempts, Exchange};
+use crate::server::interfaces;
 
 /// Looks endpoints up and makes attempts.
 pub(super) struct Outgoing {
@@ -42,9 +44,13 @@ impl Outgoing {
         }
     }
 
-    /// The defaults of a changed configuration, checked and not yet in use.
+    /// The defaults of a changed configuration, checked and not yet in use. The addresses of the
+    /// machine are read again.
     pub(super) fn defaults(&self, config: &config::Delivery) -> Result<Defaults, BadDefaults> {
-        let own = self.defaults.load().rules.own_addresses.clone();
+        let own = Own {
+            machine: interfaces::addresses(),
+            ..self.defaults.load().rules.own.clone()
+        };
         Defaults::of(config, own)
     }
 

@@ -19,6 +19,11 @@ use crate::server::notify;
 /// Signals to end that come within this time of the first are the same wish.
 const TOGETHER: Duration = Duration::from_millis(500);
 
+/// Attempts that are named when they are cut off; of the rest the number is.
+const NAMED: usize = 20;
+/// The scheduler answers within this, or is late itself.
+const ANSWER: Duration = Duration::from_secs(1);
+
 /// Why it ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Cause {
@@ -142,12 +147,8 @@ async fn wind_down(
     rest.stop();
     let late = tasks.join_until(limit).await;
     if !late.is_empty() {
-        let attempts = engine.schedule.status().in_flight;
-        warn!(
-            tasks = ?late,
-            attempts,
-            "the time to drain is over: cut off; unfinished deliveries will be retried"
-        );
+        name_late(engine, &late).await;
+        tasks.abort();
     }
     match engine.lane.close().await {
         Ok(()) => {
@@ -159,6 +160,28 @@ async fn wind_down(
             Exit::StorageFailed
         }
     }
+}
+
+/// Says who is late: every task, and the attempts that have been under way for the longest time.
+/// Nothing is recorded of an attempt that is cut off, so it is made again under the same id.
+async fn name_late(engine: &Engine, tasks: &[&'static str]) {
+    let asked = tokio::time::timeout(ANSWER, engine.schedule.sending(NAMED)).await;
+    let (named, attempts) = match asked {
+        Ok(Ok(found)) => found,
+        Ok(Err(_)) | Err(_) => (Vec::new(), engine.schedule.status().in_flight),
+    };
+    let endpoints = engine.directory.snapshot();
+    for (delivery, message, since) in &named {
+        let endpoint = endpoints.endpoint(delivery.endpoint);
+        let endpoint = endpoint.map_or_else(String::new, |endpoint| endpoint.id.to_string());
+        warn!(msg = %message, endpoint, %since, "cut off while sending; it is sent again later");
+    }
+    warn!(
+        ?tasks,
+        attempts,
+        named = named.len(),
+        "the time to drain is over: cut off; unfinished deliveries will be retried"
+    );
 }
 
 fn listen(kind: SignalKind) -> Option<Signal> {

@@ -46,6 +46,7 @@ pub fn mint(random: [u8; KEY_RANDOM], new: NewKey, now: Timestamp) -> (ApiKey, S
         created: now,
         expires: new.expires,
         revoked: None,
+        last_used: None,
     };
     (key, text)
 }

@@ -11,6 +11,7 @@
 mod entropy;
 mod key;
 mod principal;
+mod used;
 
 use std::sync::Arc;
 
@@ -18,11 +19,13 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::base::Timestamp;
-use crate::directory::Directory;
+use crate::directory::{self, Directory};
+use crate::model::{ApiKey, KeyId};
 
 pub use entropy::Entropy;
 pub use key::{KEY_RANDOM, NewKey, mint};
 pub use principal::Principal;
+use used::LastUse;
 
 /// The token opens nothing. One variant on purpose: why is nobody's business.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -38,14 +41,16 @@ pub fn hash(token: &str) -> [u8; 32] {
 pub struct Auth {
     directory: Arc<Directory>,
     admin: Option<[u8; 32]>,
+    used: LastUse,
 }
 
 impl Auth {
     /// `admin_key` is the [`hash`] of the operator's key, if one was set.
-    pub const fn new(directory: Arc<Directory>, admin_key: Option<[u8; 32]>) -> Self {
+    pub fn new(directory: Arc<Directory>, admin_key: Option<[u8; 32]>) -> Self {
         Self {
             directory,
             admin: admin_key,
+            used: LastUse::default(),
         }
     }
 
@@ -62,9 +67,41 @@ impl Auth {
         }
         match stored {
             Some(key) if bool::from(is_stored) && key::is_alive(&key, now) => {
+                self.used.note(key.id, now);
                 Ok(Principal::of(&key, &given))
             }
             Some(_) | None => Err(Error),
         }
+    }
+
+    /// When a key was last used, to the minute.
+    pub fn last_use(&self, key: &ApiKey) -> Option<Timestamp> {
+        self.used.of(key.id).max(key.last_used)
+    }
+
+    /// Stores when keys were last used, all in one change, if there is anything new. Cancel safe.
+    ///
+    /// # Errors
+    /// Nothing was stored, or (the store failed) nobody knows; what is new stays new.
+    pub async fn store_last_use(&self) -> Result<(), directory::Error> {
+        let uses = self.used.unstored();
+        if uses.is_empty() {
+            return Ok(());
+        }
+        let wanted: Vec<(KeyId, Timestamp)> = uses.clone();
+        self.directory
+            .carry_out(move |draft| {
+                for (id, at) in wanted {
+                    let known = draft.key(&id).filter(|key| key.last_used < Some(at));
+                    if let Some(mut key) = known.map(|key| ApiKey::clone(key)) {
+                        key.last_used = Some(at);
+                        draft.put_key(key)?;
+                    }
+                }
+                Ok::<_, directory::Error>(())
+            })
+            .await?;
+        self.used.stored(&uses);
+        Ok(())
     }
 }

@@ -104,8 +104,8 @@ impl Tasks {
         }
     }
 
-    /// Waits for all tasks, at most `limit`; answers the names of those still running, which are
-    /// aborted. Not cancel safe.
+    /// Waits for all tasks, at most `limit`; answers the names of those still running. They go on
+    /// until [`Tasks::abort`], so that they can be asked what they are at. Not cancel safe.
     pub async fn join_until(&self, limit: Duration) -> Vec<&'static str> {
         let mut running: Vec<_> = std::mem::take(&mut *self.running.lock());
         let all = async {
@@ -117,10 +117,16 @@ impl Tasks {
             return Vec::new();
         }
         running.retain(|(_, handle)| !handle.is_finished());
-        for (_, handle) in &running {
+        let names = running.iter().map(|(name, _)| *name).collect();
+        self.running.lock().append(&mut running);
+        names
+    }
+
+    /// Ends all tasks at their next await.
+    pub fn abort(&self) {
+        for (_, handle) in self.running.lock().drain(..) {
             handle.abort();
         }
-        running.iter().map(|(name, _)| *name).collect()
     }
 }
 
@@ -157,6 +163,17 @@ pub fn answer<T>(reply: oneshot::Sender<T>, value: T) {
     }
 }
 
+/// Runs a future that blocks now and then (on reads of the store) beside the async threads; `None` if
+/// it panicked. Not cancel safe: it goes on when the caller does not wait.
+pub async fn beside<T: Send + 'static>(
+    future: impl Future<Output = T> + Send + 'static,
+) -> Option<T> {
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || runtime.block_on(future))
+        .await
+        .ok()
+}
+
 /// A short piece of blocking work (a read from the store) beside the async threads.
 pub fn blocking(body: impl FnOnce() + Send + 'static) {
     drop(tokio::task::spawn_blocking(body));
@@ -182,7 +199,11 @@ mod tests {
         let tasks = Tasks::default();
         tasks.spawn("quick", OnExit::Log, async {});
         tasks.spawn("stuck", OnExit::Log, std::future::pending());
-        assert_eq!(tasks.join_until(Duration::from_secs(1)).await, ["stuck"]);
+        for _ in 0..2 {
+            assert_eq!(tasks.join_until(Duration::from_secs(1)).await, ["stuck"]);
+        }
+        tasks.abort();
+        assert!(tasks.join_until(Duration::from_secs(1)).await.is_empty());
     }
 
     #[tokio::test]

@@ -161,7 +161,12 @@ impl Connector {
             let judged = self.rules.load().judge(addr);
             judged.map_err(|_| FailureKind::BlockedAddress)?;
             kind = match tokio::time::timeout(limit / tries, dial_one(addr)).await {
-                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Ok(stream)) => {
+                    let local = stream.local_addr().map_err(|error| why(&error))?;
+                    let judged = self.rules.load().judge_open(local, addr);
+                    judged.map_err(|_| FailureKind::BlockedAddress)?;
+                    return Ok(stream);
+                }
                 Ok(Err(error)) => why(&error),
                 Err(_) => FailureKind::TimeoutConnect,
             };

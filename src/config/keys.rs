@@ -15,6 +15,7 @@ use super::sections::{Config, HighWater, LogFormat};
 use super::value::Raw;
 use crate::base::ByteSize;
 use crate::model::DisablePolicy;
+use crate::policy::own::PublicUrl;
 use crate::policy::retry::{RetryPlan, SCHEDULES};
 
 /// A configuration under way: the policy for failing endpoints is still in its single keys.
@@ -97,6 +98,7 @@ pub(super) enum Slot {
     Flag(Get<bool>),
     Text(Get<String>),
     Networks(Get<Vec<IpNet>>),
+    Urls(Get<Vec<PublicUrl>>),
     Ports(Get<Vec<u16>>),
     Schedule(Get<Vec<Duration>>),
     HighWater(Get<HighWater>),
@@ -160,6 +162,10 @@ impl Key {
                 let one = |item: &Raw| item.parsed("a network such as 10.0.0.0/8");
                 *at(draft) = raw.list()?.iter().map(one).collect::<Result<_, _>>()?;
             }
+            Slot::Urls(at) => {
+                let one = |item: &Raw| item.parsed("a URL such as https://hooks.example.com");
+                *at(draft) = raw.list()?.iter().map(one).collect::<Result<_, _>>()?;
+            }
             Slot::Ports(at) => {
                 let one = |item: &Raw| item.whole(&(1..=65_535));
                 let ports: Vec<u64> = raw.list()?.iter().map(one).collect::<Result<_, _>>()?;
@@ -199,6 +205,7 @@ impl Key {
             Slot::Flag(at) => at(draft).to_string(),
             Slot::Text(at) => quoted(&*at(draft)),
             Slot::Networks(at) => listed(at(draft).iter().map(quoted)),
+            Slot::Urls(at) => listed(at(draft).iter().map(quoted)),
             Slot::Ports(at) => listed(at(draft).iter().map(ToString::to_string)),
             Slot::Schedule(at) => {
                 let delays = at(draft);
@@ -234,6 +241,7 @@ impl Key {
             Slot::Flag(_) => String::from("true, false"),
             Slot::Text(_) => String::from("text"),
             Slot::Networks(_) => String::from("a list of networks"),
+            Slot::Urls(_) => String::from("a list of URLs"),
             Slot::Ports(_) => String::from("a list of ports"),
             Slot::Schedule(_) => {
                 let names: Vec<_> = SCHEDULES.iter().map(|(name, _)| *name).collect();
@@ -312,6 +320,11 @@ pub(super) static KEYS: &[Key] = &[
         "server",
         "metrics_listen",
         Slot::OptionalAddress(|d| &mut d.config.server.metrics_listen),
+    ),
+    key(
+        "server",
+        "public_urls",
+        Slot::Urls(|d| &mut d.config.server.public_urls),
     ),
     key(
         "server",

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use crate::base::ByteSize;
 use crate::model::DisablePolicy;
+use crate::policy::own::PublicUrl;
 
 /// Everything, one field per section of the file.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -35,6 +36,9 @@ pub struct Server {
     /// A listener of its own for `/metrics`, `/health` and `/ready` without a credential. Without
     /// it `/metrics` on the API listener wants a key with scope `read`.
     pub metrics_listen: Option<SocketAddr>,
+    /// Where the gateway is reached from outside, by any name: endpoints there are refused, or its
+    /// messages would go in circles. Its listeners and the machine's addresses are known anyway.
+    pub public_urls: Vec<PublicUrl>,
     /// PEM certificate chain; TLS is on when both files are named. Read again on SIGHUP.
     pub tls_cert: Option<PathBuf>,
     /// PEM private key.
@@ -180,6 +184,7 @@ impl Default for Server {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8071)),
             metrics_listen: None,
+            public_urls: Vec::new(),
             tls_cert: None,
             tls_key: None,
             max_connections: 4096,

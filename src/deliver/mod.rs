@@ -26,7 +26,7 @@ use crate::base::Clock;
 use crate::client::{Client, Exchange, Net, Request};
 use crate::metrics::{ATTEMPT_SECONDS, ATTEMPTS, PANICS};
 use crate::model::{AttemptNo, ContentType, Delivery, FailureKind, Message, Outcome};
-use crate::policy::outcome;
+use crate::policy::{hop, outcome};
 
 pub use self::prepared::{BadDefaults, BadEndpoint, Defaults, Prepared};
 
@@ -74,6 +74,7 @@ struct Inner<N> {
 }
 
 const ATTEMPT: HeaderName = HeaderName::from_static("webhook-attempt");
+const HOPS: HeaderName = HeaderName::from_static(hop::HEADER);
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 impl<N: Net> Deliver<N> {
@@ -173,6 +174,7 @@ impl<N: Net> Inner<N> {
         if let Ok(value) = HeaderValue::try_from(format!("{}/{}", job.no, job.total)) {
             headers.insert(ATTEMPT, value);
         }
+        headers.insert(HOPS, u16::from(message.hops()).saturating_add(1).into());
         if let Ok(value) = HeaderValue::try_from(traceparent(job)) {
             headers.insert(TRACEPARENT, value);
         }

@@ -1,6 +1,5 @@
 //! An endpoint, ready to be called.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use crate::config;
 use crate::model::{AppNo, Endpoint, EndpointId, Envelope, FailureKind, Outcome, Profile};
 use crate::policy::header::{self, BadHeader};
 use crate::policy::outcome;
+use crate::policy::own::Own;
 use crate::policy::sign::{BadSigner, Signer};
 use crate::policy::target::{BadTarget, Target, TargetRules};
 
@@ -51,8 +51,8 @@ pub enum BadDefaults {
 }
 
 impl Defaults {
-    /// The defaults of a configuration; `own` are the addresses we listen on, never called (S14).
-    pub fn of(config: &config::Delivery, own: Vec<SocketAddr>) -> Result<Self, BadDefaults> {
+    /// The defaults of a configuration; `own` is where we are reached, never called (S14).
+    pub fn of(config: &config::Delivery, own: Own) -> Result<Self, BadDefaults> {
         Ok(Self {
             profile: Self::profile(config, &config.signature)?,
             timeout: config.timeout,
@@ -60,7 +60,7 @@ impl Defaults {
                 allow_networks: config.allow_networks.clone(),
                 deny_ports: config.deny_ports.clone(),
                 allow_http: config.allow_http,
-                own_addresses: own,
+                own,
             },
         })
     }

@@ -9,6 +9,7 @@ use crate::base::{Id20, SystemClock, Timestamp};
 use crate::model::{
     AppNo, Endpoint, EndpointId, EndpointNo, Envelope, LaneId, Order, Position, Profile, Secret,
 };
+use crate::policy::own::Own;
 use crate::policy::sign::generate;
 use crate::policy::target::TargetRules;
 
@@ -142,6 +143,7 @@ async fn a_request_carries_exactly_the_documented_headers() {
     };
     assert_eq!(header("content-type"), "application/json");
     assert_eq!(header("webhook-attempt"), "3/10");
+    assert_eq!(header("webhook-hops"), "1");
     assert_eq!(header("x-token"), "t0k");
     assert_eq!(header("webhook-id"), job(3).message.id().to_string());
     assert!(header("user-agent").starts_with("Posthaste/"));
@@ -150,11 +152,24 @@ async fn a_request_carries_exactly_the_documented_headers() {
     assert_eq!(trace.len(), 55);
     assert!(trace.ends_with("-0000000000030003-00"), "{trace}");
     assert!(header("webhook-timestamp").parse::<u64>().unwrap() > 1_700_000_000);
-    assert_eq!(request.headers.len(), 8);
+    assert_eq!(request.headers.len(), 9);
     assert!(request.headers["x-token"].is_sensitive());
     assert_eq!(request.body, "{ \"a\": 1 }");
     assert_eq!(request.timeout, Duration::from_secs(2));
     assert_eq!(request.tenant, AppNo(9));
+}
+
+#[tokio::test]
+async fn a_message_that_came_with_hops_goes_on_with_one_more() {
+    let net = FakeNet::answering([answer(outcome::of_status(200, None), 3)]);
+    let mut relayed = job(1);
+    let labels = crate::model::Labels {
+        hops: 2,
+        ..crate::model::Labels::default()
+    };
+    Arc::make_mut(&mut relayed.message).labels = Some(Box::new(labels));
+    deliver(&net).attempt(&relayed).await;
+    assert_eq!(net.seen()[0].headers["webhook-hops"], "3");
 }
 
 #[tokio::test]
@@ -211,12 +226,12 @@ fn an_endpoint_that_cannot_be_called_says_why() {
 fn defaults_name_a_built_in_profile_or_a_preset() {
     let mut config = crate::config::Delivery::default();
     assert_eq!(
-        Defaults::of(&config, Vec::new()).unwrap().profile,
+        Defaults::of(&config, Own::default()).unwrap().profile,
         Profile::Standard
     );
     config.signature = String::from("acme");
     assert_eq!(
-        Defaults::of(&config, Vec::new()).err(),
+        Defaults::of(&config, Own::default()).err(),
         Some(BadDefaults::Unknown(String::from("acme")))
     );
     let preset = serde_json::json!({"profile": "timestamped", "header": "Acme-Signature"});
@@ -224,13 +239,13 @@ fn defaults_name_a_built_in_profile_or_a_preset() {
         .signature_presets
         .insert(String::from("acme"), preset);
     assert!(matches!(
-        Defaults::of(&config, Vec::new()).unwrap().profile,
+        Defaults::of(&config, Own::default()).unwrap().profile,
         Profile::Timestamped { .. }
     ));
     let wrong = serde_json::json!({"profile": "timestamped", "header": "Host"});
     config.signature_presets.insert(String::from("acme"), wrong);
     assert!(matches!(
-        Defaults::of(&config, Vec::new()),
+        Defaults::of(&config, Own::default()),
         Err(BadDefaults::Header { .. })
     ));
 }

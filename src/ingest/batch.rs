@@ -146,7 +146,7 @@ impl Ingest {
         }
         // A copy: a message that waits for days must not hold the whole batch in memory.
         let payload = Bytes::copy_from_slice(read.payload.as_bytes());
-        let message = self.message(&entry, read, payload);
+        let message = self.message(&entry, read, payload, from.hops);
         if let Some(known) = self.event(run, &entry, &message, from).await? {
             return Ok(Line::Known(known));
         }

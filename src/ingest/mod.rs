@@ -33,6 +33,7 @@ use crate::config;
 use crate::directory::{AppEntry, Directory};
 use crate::lane::{self, Lane, Ticket};
 use crate::model::{ContentType, LaneId, Message, Position};
+use crate::policy::hop;
 use crate::store::{self, Accept, Reader, StoredAnswer};
 
 pub use application::ApplicationIn;
@@ -96,6 +97,8 @@ pub struct Submission<'a> {
     pub path: &'a str,
     /// The `Idempotency-Key`.
     pub idempotency_key: Option<&'a str>,
+    /// Hops of the request ([`Ingest::hops`]); hold for every message in it.
+    pub hops: u8,
     /// Answer a repeated event id with the first message instead of a conflict.
     pub return_duplicate: bool,
     /// The request body.
@@ -167,6 +170,16 @@ impl Ingest {
         Ok(Admission { entry, warning })
     }
 
+    /// Hops that the messages of a request have behind them, from its `webhook-hops` headers. Refuses
+    /// what goes in circles, before its body is read.
+    pub fn hops<'a>(&self, values: impl Iterator<Item = &'a [u8]>) -> Result<u8, Refused> {
+        hop::read(values).map_err(|bad| {
+            let refused = Refused::from(bad);
+            self.meters.refused(&refused);
+            refused
+        })
+    }
+
     /// Accepts one message. Cancel safe: a message that was handed in is stored and keeps its claim,
     /// whether the caller waits or not.
     pub async fn accept(
@@ -198,7 +211,7 @@ impl Ingest {
         let is_plain = submission.idempotency_key.is_none()
             && read.labels.as_ref().is_none_or(|l| l.event_id.is_none());
         let payload = submission.body.slice_ref(read.payload.as_bytes());
-        let message = self.message(&entry, read, payload);
+        let message = self.message(&entry, read, payload, submission.hops);
         if !is_plain {
             return self.accept_once(&entry, message, submission).await;
         }
@@ -308,7 +321,7 @@ impl Ingest {
     }
 
     /// The message with its targets, not yet placed.
-    fn message(&self, entry: &AppEntry, read: MessageIn<'_>, payload: Bytes) -> Message {
+    fn message(&self, entry: &AppEntry, read: MessageIn<'_>, payload: Bytes, hops: u8) -> Message {
         let channels = read
             .labels
             .as_ref()
@@ -317,6 +330,10 @@ impl Ingest {
         entry
             .routes()
             .matching(&read.event_type, channels, &mut targets);
+        let mut labels = read.labels;
+        if hops > 0 {
+            labels.get_or_insert_default().hops = hops;
+        }
         Message {
             at: Position {
                 lane: LaneId(0),
@@ -328,7 +345,7 @@ impl Ingest {
             content_type: ContentType::Json,
             payload,
             targets,
-            labels: read.labels,
+            labels,
         }
     }
 

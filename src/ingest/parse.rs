@@ -246,6 +246,7 @@ impl Rest {
             channels,
             tags,
             ordering_key,
+            hops: 0, // comes with the request, not with the body
         };
         Self {
             labels: (labels != Labels::default()).then(|| Box::new(labels)),

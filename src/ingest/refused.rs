@@ -1,9 +1,10 @@
 //! Why something was not accepted. The variant is the decision; `api::error` makes the status.
 
-use super::Item;
+use super::{Item, ItemKind};
 use crate::directory;
 use crate::lane;
 use crate::model::MessageId;
+use crate::policy::hop;
 use crate::store;
 
 /// Nothing was accepted (or, for `Failed`, nobody knows).
@@ -33,6 +34,9 @@ pub enum Refused {
     /// The idempotency key came with another body before.
     #[error("this idempotency key was used with another body")]
     Mismatch,
+    /// The message went through a gateway as often as it may (S14).
+    #[error("{0}")]
+    TooManyHops(hop::BadHops),
     /// More messages per second than the application may send in.
     #[error("this application may send {per_second} messages per second")]
     Throttled {
@@ -62,7 +66,7 @@ pub enum Refused {
 
 impl Refused {
     /// All values of [`Refused::reason`].
-    pub const REASONS: [&'static str; 10] = [
+    pub const REASONS: [&'static str; 11] = [
         "bad_json",
         "conflict",
         "idempotency_in_progress",
@@ -72,6 +76,7 @@ impl Refused {
         "rate_limited",
         "server_error",
         "storage_low",
+        "too_many_hops",
         "validation",
     ];
 
@@ -83,11 +88,24 @@ impl Refused {
             Self::Invalid(_) | Self::Mismatch => "validation",
             Self::TooLarge { .. } => "payload_too_large",
             Self::Duplicate(_) => "conflict",
+            Self::TooManyHops(_) => "too_many_hops",
             Self::InProgress => "idempotency_in_progress",
             Self::Throttled { .. } => "rate_limited",
             Self::Overloaded { .. } => "overloaded",
             Self::StorageLow => "storage_low",
             Self::Unreadable(_) | Self::Failed => "server_error",
+        }
+    }
+}
+
+impl From<hop::BadHops> for Refused {
+    fn from(bad: hop::BadHops) -> Self {
+        match bad {
+            hop::BadHops::TooMany(_) => Self::TooManyHops(bad),
+            hop::BadHops::Twice | hop::BadHops::Garbage => {
+                let (place, kind) = ("header", ItemKind::ValueError);
+                Self::Invalid(vec![Item::at(place, hop::HEADER, kind, bad.to_string())])
+            }
         }
     }
 }

@@ -24,6 +24,9 @@ pub struct ApiKey {
     pub expires: Option<Timestamp>,
     /// Set when revoked; refused from then on.
     pub revoked: Option<Timestamp>,
+    /// When it was last used, to the minute, as far as that was stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<Timestamp>,
 }
 
 /// What a key opens (`api.md` 2.2). Scopes of the caller's own product are kept as text.

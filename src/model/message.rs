@@ -39,6 +39,8 @@ pub struct Labels {
     pub tags: Vec<String>,
     /// Messages with the same key keep their order at endpoints with `order: key`.
     pub ordering_key: Option<String>,
+    /// Hops the message had behind it when it came in ([`crate::policy::hop`]); 0 = none.
+    pub hops: u8,
 }
 
 /// Content type of a payload, sent along with each delivery.
@@ -72,5 +74,10 @@ impl Message {
     /// Its ordering key.
     pub fn ordering_key(&self) -> Option<&str> {
         self.labels.as_ref()?.ordering_key.as_deref()
+    }
+
+    /// Hops it had behind it when it came in; 0 for what a producer sent.
+    pub fn hops(&self) -> u8 {
+        self.labels.as_ref().map_or(0, |labels| labels.hops)
     }
 }

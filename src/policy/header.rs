@@ -185,6 +185,7 @@ mod tests {
             "webhook-id",
             "Webhook-Signature",
             "webhook-attempt",
+            "Webhook-Hops",
             "svix-id",
             "X-Svix-Id",
             "Host",

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use url::{Host, Url};
 
 use super::address::{self, Blocked};
+use super::own::Own;
 
 /// Longest URL, in bytes as written (`api.md` 2.1). What is sent must fit an [`http::Uri`].
 pub const URL_MAX: usize = 65_536;
@@ -28,24 +29,24 @@ pub struct TargetRules {
     pub deny_ports: Vec<u16>,
     /// Whether plain http is allowed everywhere.
     pub allow_http: bool,
-    /// Our own listeners: never called, so that no message goes in circles (S14). An unspecified
-    /// address stands for all loopback ones.
-    pub own_addresses: Vec<SocketAddr>,
+    /// Where this gateway is reached: never called, so that no message goes in circles (S14).
+    pub own: Own,
 }
 
 impl TargetRules {
     /// Judges an address about to be connected to: the guard, and not ourselves.
     pub fn judge(&self, addr: SocketAddr) -> Result<(), Blocked> {
         judge_address(addr.ip(), self)?;
-        let is_own = self.own_addresses.iter().any(|own| {
-            let any = own.ip().is_unspecified() && addr.ip().is_loopback();
-            own.port() == addr.port() && (own.ip() == addr.ip() || any)
-        });
-        if is_own {
-            return Err(Blocked {
-                ip: addr.ip(),
-                what: "our own listener",
-            });
+        if self.own.is_at(addr) {
+            return Err(ourselves(addr.ip()));
+        }
+        Ok(())
+    }
+
+    /// Judges a connection that is open, before anything is sent on it: not to ourselves.
+    pub fn judge_open(&self, local: SocketAddr, peer: SocketAddr) -> Result<(), Blocked> {
+        if self.own.is_between(local, peer) {
+            return Err(ourselves(peer.ip()));
         }
         Ok(())
     }
@@ -54,6 +55,11 @@ impl TargetRules {
     pub fn allows_port(&self, port: u16) -> bool {
         matches!(port, 80 | 443 | 1024..) && !self.deny_ports.contains(&port)
     }
+}
+
+const fn ourselves(ip: IpAddr) -> Blocked {
+    let what = "our own listener";
+    Blocked { ip, what }
 }
 
 /// Judges one address by the guard alone (S4).
@@ -79,6 +85,9 @@ pub enum BadTarget {
     /// Not 80, 443 or 1024 to 65535, or denied by the operator.
     #[error("port {0} is not allowed")]
     Port(u16),
+    /// A URL of this gateway.
+    #[error("the URL leads back to this gateway")]
+    Own,
     /// The address guard said no.
     #[error(transparent)]
     Blocked(#[from] Blocked),
@@ -109,22 +118,13 @@ pub enum TargetHost {
 impl Target {
     /// Reads and checks `url`.
     pub fn parse(url: &str, rules: &TargetRules) -> Result<Self, BadTarget> {
-        check_spelling(url)?;
-        let url = Url::parse(url).map_err(|_| BadTarget::Syntax("it does not parse"))?;
-        let secure = match url.scheme() {
-            "https" => true,
-            "http" => false,
-            _ => return Err(BadTarget::Scheme),
-        };
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(BadTarget::Credentials);
-        }
-        let host = host(&url)?;
-        let port = url
-            .port_or_known_default()
-            .ok_or(BadTarget::Syntax("it has no port"))?;
+        let (url, secure) = read(url)?;
+        let (host, port) = place(&url)?;
         if !rules.allows_port(port) {
             return Err(BadTarget::Port(port));
+        }
+        if rules.own.is_called(&host, port) {
+            return Err(BadTarget::Own);
         }
         let mut inside = false; // an address that only the operator's networks let through
         for ip in host.known() {
@@ -211,6 +211,33 @@ impl TargetHost {
             Self::Ip(ip) => std::slice::from_ref(ip),
         }
     }
+}
+
+/// Host and port of a URL, however it may be called.
+pub(super) fn origin(url: &str) -> Result<(TargetHost, u16), BadTarget> {
+    let (url, _) = read(url)?;
+    place(&url)
+}
+
+/// The URL, and whether it is https.
+fn read(url: &str) -> Result<(Url, bool), BadTarget> {
+    check_spelling(url)?;
+    let url = Url::parse(url).map_err(|_| BadTarget::Syntax("it does not parse"))?;
+    let secure = match url.scheme() {
+        "https" => true,
+        "http" => false,
+        _ => return Err(BadTarget::Scheme),
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(BadTarget::Credentials);
+    }
+    Ok((url, secure))
+}
+
+fn place(url: &Url) -> Result<(TargetHost, u16), BadTarget> {
+    let host = host(url)?;
+    let port = url.port_or_known_default();
+    Ok((host, port.ok_or(BadTarget::Syntax("it has no port"))?))
 }
 
 /// Refuses what the parser would repair without a word, and what older parsers read differently.
@@ -419,16 +446,22 @@ mod tests {
     #[test]
     fn our_own_listener_is_no_target() {
         let rules = TargetRules {
-            own_addresses: vec![
-                "127.0.0.1:8071".parse().unwrap(),
-                "0.0.0.0:8072".parse().unwrap(),
-            ],
+            own: Own {
+                listeners: vec![
+                    "127.0.0.1:8071".parse().unwrap(),
+                    "0.0.0.0:8072".parse().unwrap(),
+                ],
+                public_urls: vec!["https://hooks.example.com".parse().unwrap()],
+                ..Own::default()
+            },
             ..inside()
         };
         for port in [8071, 8072] {
             let got = Target::parse(&format!("http://127.0.0.1:{port}/"), &rules);
             assert!(matches!(got, Err(BadTarget::Blocked(_))), "{port}");
         }
+        let got = Target::parse("https://HOOKS.example.com/in", &rules);
+        assert_eq!(got.err(), Some(BadTarget::Own));
         assert!(Target::parse("http://127.0.0.1:8073/", &rules).is_ok());
         assert!(Target::parse("http://127.0.0.2:8071/", &rules).is_ok());
     }

@@ -13,6 +13,7 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+mod cancel;
 mod finish;
 mod open;
 mod order;
@@ -20,6 +21,7 @@ mod parked;
 mod ready;
 mod requests;
 mod slot;
+mod unapplied;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -31,16 +33,18 @@ use hashbrown::HashMap;
 use crate::base::Timestamp;
 use crate::model::{
     AppNo, AttemptId, AttemptNo, Delivery, DeliveryState, DisablePolicy, DisableReason, EndpointNo,
-    EndpointState, LaneId, Message, Order, Outcome, Parked, ParkedKey, Position, Trigger,
+    EndpointState, LaneId, Message, MessageId, Order, Outcome, Parked, ParkedKey, Position,
+    Trigger,
 };
 use crate::policy::retry::RetryPlan;
 use crate::store::Settlement;
 
+pub use cancel::Cancelled;
 use open::OpenLane;
 pub use order::order_key;
-use parked::Unapplied;
 use ready::Ring;
 use slot::{Live, Slot};
+use unapplied::Unapplied;
 
 /// Bounds of the whole.
 #[derive(Debug, Clone)]
@@ -149,6 +153,8 @@ pub enum Input {
     },
     /// Someone wants these cancelled.
     Cancel(Vec<Stored>),
+    /// Someone wants everything of an endpoint cancelled that is not finished.
+    CancelPending(EndpointNo),
 }
 
 /// What the store says of a delivery that is not in memory.
@@ -210,6 +216,9 @@ pub enum Command {
     Disable(EndpointNo, DisableReason),
     /// Tell the operator.
     Announce(Announcement),
+    /// How far the answer to [`Input::CancelPending`] is; true once every settlement up to this
+    /// number is applied.
+    Cancelled(EndpointNo, Cancelled, u64),
     /// So many deliveries (payload bytes) of an application came to their end.
     Ended(AppNo, u64, Ending),
 }
@@ -253,6 +262,10 @@ pub struct Read {
     pub limit: usize,
     /// Every settlement up to this number must be applied first.
     pub settled: u64,
+    /// Its rows are to be cancelled: their messages are not needed.
+    pub walk: bool,
+    /// Pages are counted, so that what was taken out since one was read is not brought back by it.
+    pub no: u64,
 }
 
 /// The two sorts of parked rows; each has its own head and place.
@@ -387,6 +400,7 @@ impl Core {
             Input::Tick => self.tick(now),
             Input::Retry { deliveries, fresh } => self.retry(now, deliveries, fresh, out),
             Input::Cancel(deliveries) => self.cancel(deliveries, out),
+            Input::CancelPending(endpoint) => self.cancel_pending(now, endpoint, out),
         }
     }
 
@@ -452,6 +466,17 @@ impl Core {
         } else {
             DeliveryState::Pending
         })
+    }
+
+    /// Attempts under way, the longest first, `most` at most, each with its message and its start.
+    pub fn sending(&self, most: usize) -> Vec<(Delivery, MessageId, Timestamp)> {
+        let sending = self.live.iter().filter(|(_, live)| live.sending);
+        let mut all: Vec<_> = sending
+            .map(|(delivery, live)| (*delivery, live.message.id(), live.started))
+            .collect();
+        all.sort_unstable_by_key(|(delivery, _, started)| (*started, *delivery));
+        all.truncate(most);
+        all
     }
 
     /// Deliveries in memory.

@@ -16,8 +16,10 @@ use tracing::error;
 
 use super::announce::Announcer;
 use super::core::{Command, Core, Ending, Finished, Input, Job, Read, Stored};
-use super::pages::{find_row, read_page};
+use super::lookup::{self, Asked, Lookup, looked_up};
+use super::pages::read_page;
 use super::under_way::{Replies, UnderWay, applied};
+use super::walks::Walks;
 use super::{Error, Request, Status, plan};
 use crate::base::task::{self, Stop};
 use crate::base::{Clock, Timestamp};
@@ -25,8 +27,8 @@ use crate::config;
 use crate::directory::Directory;
 use crate::lane::{self, Committed, Lane};
 use crate::metrics::{DELIVERY_SECONDS, ScheduleMetrics};
-use crate::model::{Delivery, DeliveryState, Endpoint, Order, ParkReason};
-use crate::store::{self, Reader, Settlement};
+use crate::model::{Delivery, DeliveryState, Endpoint};
+use crate::store::{Reader, Settlement};
 
 /// A settlement waits this long for more to come, unless someone waits for it.
 const GATHER: Duration = Duration::from_millis(5);
@@ -107,6 +109,10 @@ pub struct Driver<A> {
     reads: VecDeque<Read>,
     /// Requests that wait until everything taken so far is applied.
     queued: VecDeque<Request>,
+    /// The store is being asked for one of them.
+    lookup: Option<Lookup>,
+    /// Endpoints whose deliveries are being cancelled, and who is told of it.
+    walks: Walks,
     under_way: Option<UnderWay>,
     applied: u64,
     gathering_since: Option<Timestamp>,
@@ -129,6 +135,8 @@ impl<A: Attempts> Driver<A> {
             pages: mpsc::channel(64),
             reads: VecDeque::new(),
             queued: VecDeque::new(),
+            lookup: None,
+            walks: Walks::default(),
             under_way: None,
             applied: 0,
             gathering_since: None,
@@ -163,7 +171,10 @@ impl<A: Attempts> Driver<A> {
                 Some(group) = self.inbox.committed.recv(), if open && !self.recovering => {
                     self.take_committed(group);
                 }
-                Some(endpoint) = self.inbox.changed.recv() => self.take_endpoint(&endpoint),
+                found = looked_up(&mut self.lookup) => self.take_found(found),
+                Some(endpoint) = self.inbox.changed.recv(), if self.lookup.is_none() => {
+                    self.take_endpoint(&endpoint);
+                }
                 Some(request) = self.inbox.requests.recv() => self.take_request(request),
                 () = tokio::time::sleep(wait) => {}
             }
@@ -178,6 +189,7 @@ impl<A: Attempts> Driver<A> {
     fn turn(&mut self) {
         if !self.is_held() {
             self.take_waiting();
+            self.begin_walks();
         }
         let now = self.parts.clock.now();
         if !self.recovering {
@@ -186,6 +198,7 @@ impl<A: Attempts> Driver<A> {
         self.carry_out();
         self.settle(now);
         self.start_reads();
+        self.walks.tell(self.applied);
         self.report(now);
     }
 
@@ -212,7 +225,7 @@ impl<A: Attempts> Driver<A> {
     /// to which everything is applied, and under load there would always be something more. Two
     /// settlements later, in milliseconds, it is served.
     fn is_held(&self) -> bool {
-        !self.queued.is_empty() && !self.recovering
+        (!self.queued.is_empty() || self.lookup.is_some()) && !self.recovering
     }
 
     fn step(&mut self, input: Input) {
@@ -255,9 +268,24 @@ impl<A: Attempts> Driver<A> {
                     .collect();
                 task::answer(reply, states);
             }
+            Request::Sending(most, reply) => {
+                let under_way = (self.core.sending(most), self.core.in_flight());
+                task::answer(reply, under_way);
+            }
+            Request::CancelPending(endpoint, told) => self.walks.wanted(endpoint, told),
             request @ (Request::Retry { .. } | Request::Cancel(..)) => {
                 self.queued.push_back(request);
             }
+        }
+    }
+
+    /// Begins what is wanted, once everything that was accepted before it is known.
+    fn begin_walks(&mut self) {
+        if self.recovering {
+            return;
+        }
+        while let Some(endpoint) = self.walks.begin() {
+            self.step(Input::CancelPending(endpoint));
         }
     }
 
@@ -271,6 +299,9 @@ impl<A: Attempts> Driver<A> {
                     self.parts.announcer.disable(endpoint, reason);
                 }
                 Command::Announce(announcement) => self.parts.announcer.announce(announcement),
+                Command::Cancelled(endpoint, so_far, settled) => {
+                    self.walks.heard(endpoint, so_far, settled);
+                }
                 Command::Ended(app, bytes, ending) => self.count(app, bytes, ending),
             }
         }
@@ -333,8 +364,11 @@ impl<A: Attempts> Driver<A> {
             under_way.again(&self.parts.lane);
             return;
         }
+        if self.lookup.is_some() {
+            return; // nothing may change meanwhile, and what does not wait for it goes along after it
+        }
         if !self.queued.is_empty() && self.core.unsettled() == 0 && !self.recovering {
-            return self.serve_requests(now);
+            return self.serve_request();
         }
         let entries = self.core.unsettled();
         if entries > 0 {
@@ -379,92 +413,43 @@ impl<A: Attempts> Driver<A> {
             return false;
         }
         self.applied = under_way.number;
+        self.walks.tell(self.applied);
         self.step(Input::Applied(under_way.number));
         true
     }
 
     /// Everything taken so far is in the store: what it says of a delivery is the truth.
-    fn serve_requests(&mut self, now: Timestamp) {
-        let mut replies = Vec::new();
-        while let Some(request) = self.queued.pop_front() {
-            let (deliveries, reply, fresh) = match request {
-                Request::Retry {
-                    deliveries,
-                    fresh,
-                    reply,
-                } => (deliveries, reply, Some(fresh)),
-                Request::Cancel(deliveries, reply) => (deliveries, reply, None),
-                Request::Live(..) => continue,
-            };
-            match self.stored(deliveries, fresh.is_some()) {
-                Ok(stored) => {
-                    replies.push((reply, stored.len()));
-                    let input = match fresh {
-                        Some(fresh) => Input::Retry {
-                            deliveries: stored,
-                            fresh,
-                        },
-                        None => Input::Cancel(stored),
-                    };
-                    self.core.step(now, input, &mut self.commands);
-                    if self.core.unsettled() > 0 {
-                        break; // the next request must see this one applied
-                    }
-                }
-                Err(cause) => task::answer(reply, Err(Error::Store(cause))),
-            }
-        }
-        self.carry_out();
-        match self.core.take_settlement() {
-            Some((number, settlement)) => self.hand_over(number, settlement, replies),
-            None => {
-                for (reply, count) in replies {
-                    task::answer(reply, Ok(count));
-                }
-            }
-        }
+    fn serve_request(&mut self) {
+        let Some(asked) = self.queued.pop_front().and_then(Asked::of) else {
+            return;
+        };
+        let core = &self.core;
+        self.lookup = Some(Lookup::begin(
+            asked,
+            |delivery| core.state(delivery).is_some(),
+            Arc::clone(&self.parts.reader),
+            self.parts.directory.snapshot(),
+        ));
     }
 
-    /// What the store says of the deliveries that a request can act on.
-    fn stored(&self, of: Vec<Delivery>, retry: bool) -> Result<Vec<Stored>, store::Error> {
-        let reader = self.parts.reader.as_ref();
-        let mut all = Vec::new();
-        for delivery in of {
-            if let Some(state) = self.core.state(delivery) {
-                // In memory: nothing to try again; to be cancelled it needs no row.
-                if !retry && state != DeliveryState::Sending {
-                    all.push(Stored::in_memory(delivery));
-                }
-                continue;
+    /// The store was asked for a request: now it is carried out.
+    fn take_found(&mut self, found: Result<Vec<Stored>, Error>) {
+        let Some(Lookup { asked, .. }) = self.lookup.take() else {
+            return;
+        };
+        let stored = match found {
+            Ok(stored) => stored,
+            Err(cause) => return task::answer(asked.reply, Err(cause)),
+        };
+        let count = stored.len();
+        self.step(lookup::input(asked.retry, stored));
+        self.carry_out();
+        match self.core.take_settlement() {
+            Some((number, settlement)) => {
+                self.hand_over(number, settlement, vec![(asked.reply, count)]);
             }
-            let Some(message) = reader.message(delivery.at)? else {
-                continue;
-            };
-            let attempts = reader.attempts(delivery.at, Some(delivery.endpoint))?;
-            let last = attempts.last();
-            let snapshot = self.parts.directory.peek();
-            let by_key = snapshot
-                .endpoint(delivery.endpoint)
-                .is_some_and(|endpoint| endpoint.order == Order::Key);
-            let verdict = last.map(|attempt| attempt.verdict);
-            let row = find_row(reader, delivery, verdict, by_key)?;
-            // Without a row it came to its end: delivered, dead or cancelled.
-            let finished = row
-                .as_ref()
-                .is_none_or(|row| row.reason == ParkReason::Once);
-            if !retry && row.is_none() {
-                continue;
-            }
-            all.push(Stored {
-                delivery,
-                row,
-                attempts: last.map_or(0, |attempt| attempt.no),
-                finished,
-                bytes: u32::try_from(message.payload.len()).unwrap_or(u32::MAX),
-                order_key: message.ordering_key().map_or(0, super::core::order_key),
-            });
+            None => task::answer(asked.reply, Ok(count)),
         }
-        Ok(all)
     }
 
     /// Starts the reads whose settlements are applied.

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::core::Cancelled;
 use super::pages::find_row;
 use crate::base::Timestamp;
 use crate::directory::Directory;
-use crate::model::{Attempt, Delivery, DeliveryState, EndpointNo, Message, Order, Verdict};
+use crate::model::{
+    Attempt, Delivery, DeliveryState, EndpointNo, Message, MessageId, Order, Verdict,
+};
 use crate::store::{self, Reader};
 
 /// Why a request was not carried out.
@@ -41,7 +44,15 @@ pub enum Request {
     },
     /// Cancel these if they are not finished; answers how many were.
     Cancel(Vec<Delivery>, oneshot::Sender<Result<usize, Error>>),
+    /// Cancel everything of an endpoint that is not finished, page by page. Tells how far it is; the
+    /// sender is dropped when it is done, or when the scheduler ends before.
+    CancelPending(EndpointNo, watch::Sender<Cancelled>),
+    /// Attempts under way: the longest ones, so many at most, and how many there are in all.
+    Sending(usize, oneshot::Sender<UnderWay>),
 }
+
+/// Attempts under way, each with its message and its start, and the number of all.
+pub type UnderWay = (Vec<(Delivery, MessageId, Timestamp)>, usize);
 
 /// Live figures for readiness, metrics and the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -160,6 +171,24 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.ask(Request::Cancel(deliveries, reply)).await?;
         answer.await.unwrap_or(Err(Error::Busy))
+    }
+
+    /// Cancels everything of an endpoint that is not finished and was accepted until now. The answer
+    /// shows how far it is; it ends without `done` if the scheduler ends first.
+    pub async fn cancel_pending(
+        &self,
+        endpoint: EndpointNo,
+    ) -> Result<watch::Receiver<Cancelled>, Error> {
+        let (told, progress) = watch::channel(Cancelled::default());
+        self.ask(Request::CancelPending(endpoint, told)).await?;
+        Ok(progress)
+    }
+
+    /// Attempts under way, the longest first, `most` at most, and the number of all.
+    pub async fn sending(&self, most: usize) -> Result<UnderWay, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Sending(most, reply)).await?;
+        answer.await.map_err(|_| Error::Busy)
     }
 
     async fn retry(&self, deliveries: Vec<Delivery>, fresh: bool) -> Result<usize, Error> {

@@ -12,13 +12,15 @@ mod announce;
 pub mod core;
 mod driver;
 mod handle;
+mod lookup;
 mod pages;
 mod plan;
 mod recover;
 mod under_way;
+mod walks;
 
 pub use announce::{Announcer, OPERATOR, Teller};
 pub use driver::{Attempts, Driver, Exchange, Inbox, Parts};
-pub use handle::{DeliveryView, Error, Handle, Request, Status};
+pub use handle::{DeliveryView, Error, Handle, Request, Status, UnderWay};
 pub use pages::{find_row, read_page};
 pub use recover::{Recovery, begin, open_deliveries};

@@ -39,6 +39,10 @@ pub fn read_page(reader: &dyn Reader, read: Read, now: Timestamp) -> Input {
     }
     let mut page = Vec::with_capacity(rows.len());
     for row in rows {
+        if read.walk {
+            page.push((row, None));
+            continue;
+        }
         match message_of(reader, &row, now) {
             Ok(message) => page.push((row, message)),
             Err(cause) => {

@@ -6,6 +6,7 @@
 //! also the precision of every deadline here.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::task::Waker;
@@ -58,6 +59,30 @@ impl Late {
     }
 }
 
+/// What the other side of a connection is at, as a log names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Busy {
+    /// Its request's body is not complete.
+    Sending,
+    /// It waits for its answer.
+    Waiting,
+    /// It does not read its answer.
+    Reading,
+    /// No request is under way.
+    Nothing,
+}
+
+impl Busy {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Sending => "its request is not complete",
+            Self::Waiting => "its request is not answered",
+            Self::Reading => "its answer is not read",
+            Self::Nothing => "no request is under way",
+        }
+    }
+}
+
 /// Ticks since the server began; starts with 1, so that 0 can mean "none".
 #[derive(Clone)]
 pub(super) struct Ticks(Arc<AtomicU32>);
@@ -84,6 +109,8 @@ pub(super) fn ticks(duration: Duration) -> u32 {
 /// The state of one connection. Written by its task, read by the sweep.
 pub(super) struct Activity {
     ticks: Ticks,
+    /// The other side.
+    peer: SocketAddr,
     /// Last byte in or out.
     last_io: AtomicU32,
     /// Last byte in.
@@ -105,10 +132,11 @@ pub(super) struct Activity {
 }
 
 impl Activity {
-    pub(super) fn new(ticks: Ticks) -> Self {
+    pub(super) fn new(ticks: Ticks, peer: SocketAddr) -> Self {
         let now = ticks.now();
         Self {
             ticks,
+            peer,
             last_io: AtomicU32::new(now),
             last_read: AtomicU32::new(now),
             // A connection that never says anything is a head that does not end.
@@ -174,6 +202,20 @@ impl Activity {
         self.is_shared.load(Ordering::Relaxed)
             || self.in_service.load(Ordering::Relaxed) > 0
             || self.head_since.load(Ordering::Relaxed) == NONE
+    }
+
+    /// What it is at, and since when in ticks.
+    fn at(&self) -> (Busy, u32) {
+        let get = |at: &AtomicU32| at.load(Ordering::Relaxed);
+        if get(&self.blocked_since) != NONE {
+            (Busy::Reading, get(&self.blocked_since))
+        } else if get(&self.bodies) > 0 {
+            (Busy::Sending, get(&self.body_since))
+        } else if get(&self.in_service) > 0 {
+            (Busy::Waiting, get(&self.last_io))
+        } else {
+            (Busy::Nothing, get(&self.last_io))
+        }
     }
 
     /// What is late at `now`, if anything.
@@ -274,8 +316,8 @@ impl Registry {
     }
 
     /// Counts a new connection until the answer is dropped.
-    pub(super) fn open(self: &Arc<Self>) -> Entry {
-        let activity = Arc::new(Activity::new(self.ticks.clone()));
+    pub(super) fn open(self: &Arc<Self>, peer: SocketAddr) -> Entry {
+        let activity = Arc::new(Activity::new(self.ticks.clone(), peer));
         let mut state = self.state.lock();
         let id = state.next;
         state.next += 1;
@@ -314,6 +356,22 @@ impl Registry {
         }
     }
 
+    /// The connections that have been at something for the longest time, `most` at most.
+    pub(super) fn busiest(&self, most: usize) -> Vec<(SocketAddr, Busy, Duration)> {
+        let now = self.ticks.now();
+        let state = self.state.lock();
+        let mut all: Vec<_> = state
+            .open
+            .values()
+            .map(|activity| (activity.at(), activity.peer))
+            .collect();
+        drop(state);
+        all.sort_unstable_by_key(|((busy, since), _)| (*busy == Busy::Nothing, *since));
+        all.truncate(most);
+        let aged = |((busy, since), peer)| (peer, busy, TICK * now.saturating_sub(since));
+        all.into_iter().map(aged).collect()
+    }
+
     /// Tells all connections to close now.
     pub(super) fn close_all(&self) {
         for activity in self.state.lock().open.values() {
@@ -347,13 +405,16 @@ mod tests {
         idle: 600,
     };
 
+    const PEER: SocketAddr =
+        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9);
+
     fn at(ticks: &Ticks, now: u32) {
         ticks.0.store(now, Ordering::Relaxed);
     }
 
     fn fresh() -> (Ticks, Activity) {
         let ticks = Ticks::start();
-        (ticks.clone(), Activity::new(ticks))
+        (ticks.clone(), Activity::new(ticks, PEER))
     }
 
     #[test]
@@ -429,7 +490,7 @@ mod tests {
     #[test]
     fn draining_closes_what_has_nothing_under_way() {
         let registry = Registry::new(PATIENCE);
-        let (idle, busy) = (registry.open(), registry.open());
+        let (idle, busy) = (registry.open(PEER), registry.open(PEER));
         busy.activity.begin(false);
         registry.drain();
         assert_eq!(idle.activity.order(), Order::Drain);
@@ -438,7 +499,7 @@ mod tests {
         }
         assert_eq!(idle.activity.order(), Order::Close);
         assert_eq!(busy.activity.order(), Order::Drain);
-        assert_eq!(registry.open().activity.order(), Order::Drain);
+        assert_eq!(registry.open(PEER).activity.order(), Order::Drain);
         registry.close_all();
         assert_eq!(busy.activity.order(), Order::Close);
         drop((idle, busy));
@@ -450,5 +511,34 @@ mod tests {
         assert_eq!(ticks(Duration::from_millis(100)), 1);
         assert_eq!(ticks(Duration::from_millis(101)), 2);
         assert_eq!(ticks(Duration::from_secs(5)), 50);
+    }
+
+    #[test]
+    fn who_is_late_is_named_by_what_it_is_at_the_longest_first() {
+        let registry = Registry::new(PATIENCE);
+        let (idle, waiting, sending) = (
+            registry.open(PEER),
+            registry.open(PEER),
+            registry.open(PEER),
+        );
+        at(&registry.ticks, 10);
+        waiting.activity.note_read();
+        waiting.activity.begin(false);
+        at(&registry.ticks, 25);
+        sending.activity.begin(false);
+        sending.activity.body_begins();
+        at(&registry.ticks, 40);
+        let ms = Duration::from_millis;
+        let all = [
+            (PEER, Busy::Waiting, ms(3000)),
+            (PEER, Busy::Sending, ms(1500)),
+            (PEER, Busy::Nothing, ms(3900)),
+        ];
+        assert_eq!(registry.busiest(9), all);
+        assert_eq!(registry.busiest(1), all[..1]);
+        sending.activity.note_blocked();
+        assert_eq!(registry.busiest(9)[1].1, Busy::Reading);
+        drop(idle);
+        assert_eq!(registry.busiest(9).len(), 2);
     }
 }

@@ -14,6 +14,7 @@
 mod activity;
 mod body;
 mod guard;
+pub mod interfaces;
 mod listen;
 pub mod limits;
 pub mod notify;

@@ -36,6 +36,9 @@ const MAX_STREAMS: u32 = 128;
 /// First and longest pause after the system ran out of descriptors or memory.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
+/// Connections that are named when they are cut off; of the rest the number is.
+const NAMED: usize = 20;
+
 /// Address of the other side; every request carries it as an extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
@@ -235,13 +238,17 @@ where
             return Drained { late: 0 };
         }
         let late = self.registry.len();
+        for (peer, busy, since) in self.registry.busiest(NAMED) {
+            let (at, since_s) = (busy.name(), since.as_secs_f64());
+            tracing::warn!(%peer, at, since_s, "a connection is cut off");
+        }
         self.registry.close_all();
         Drained { late }
     }
 
     fn start(&self, stream: TcpStream, peer: SocketAddr) {
         let connection = Connection {
-            entry: self.registry.open(),
+            entry: self.registry.open(peer),
             peer,
             builder: self.builder.clone(),
             service: self.service.clone(),

@@ -148,6 +148,7 @@ fn the_effective_configuration_loads_to_itself() {
             r#"
                 [server]
                 metrics_listen = "[::1]:9000"
+                public_urls = ["https://hooks.example.com", "http://203.0.113.7:8080/in"]
                 tls_cert = "a \"quoted\" name.pem"
                 tls_key = 'back\slash.pem'
                 [delivery]
@@ -447,6 +448,13 @@ fn keys_that_contradict_each_other_are_refused() {
         assert!(shown.contains(part), "{text}\n{shown}");
         assert!(shown.starts_with("1 mistake in"), "{text}\n{shown}");
     }
+}
+
+#[test]
+fn a_public_url_has_a_scheme_and_a_host() {
+    let shown = report(file("[server]\npublic_urls = [\"hooks.example.com\"]"));
+    let wanted = "`hooks.example.com` is not a URL such as https://hooks.example.com";
+    assert!(shown.contains(wanted), "{shown}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use super::ApiState;
-use super::application::{creatable, merge, null_without_uid, uid_taken};
+use super::application::{creatable, made_under, merge, null_without_uid, uid_taken};
 use super::error::{Code, Problem};
 use super::page::{List, Paging, select};
 use super::reply::Reply;
@@ -120,7 +120,10 @@ pub(super) async fn put(mut cx: Cx) -> Answer {
     if found.is_none() {
         creatable(&cx, &path, "endpoint")?;
     }
-    let uid = wanted.uid.clone().value().unwrap_or(path);
+    let uid = match found {
+        Some(_) => path,
+        None => made_under(path, &wanted.uid)?,
+    };
     let new = New::of(&cx, app.app.no, Some(uid), Extra::default());
     let state = Arc::clone(&cx.state);
     let (endpoint, is_new) = cx

@@ -249,7 +249,7 @@ pub(super) fn as_sent(endpoint: &Endpoint) -> Value {
 fn bad_url(bad: &BadTarget) -> Problem {
     let kind = match bad {
         BadTarget::HttpsRequired => ItemKind::HttpsRequired,
-        BadTarget::Blocked(_) => ItemKind::BlockedAddress,
+        BadTarget::Blocked(_) | BadTarget::Own => ItemKind::BlockedAddress,
         BadTarget::Syntax(_) | BadTarget::Scheme | BadTarget::Credentials | BadTarget::Port(_) => {
             ItemKind::ValueError
         }

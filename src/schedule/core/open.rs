@@ -29,6 +29,12 @@ impl OpenLane {
         }
     }
 
+    /// The newest message known.
+    pub(super) fn last(&self) -> u64 {
+        let open = u64::try_from(self.open.len()).unwrap_or(u64::MAX);
+        self.base.saturating_add(open)
+    }
+
     /// A delivery of message `seq` is in memory.
     pub(super) fn open(&mut self, seq: u64) {
         if let Some(count) = self.slot(seq) {

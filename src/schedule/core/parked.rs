@@ -4,60 +4,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashSet;
-
 use super::slot::Live;
 use super::{Command, Core, Course, Ending, Kind, Read};
 use crate::base::Timestamp;
 use crate::model::{
     Delivery, EndpointNo, Message, Order, ParkReason, Parked, ParkedKey, Position, Trigger,
 };
-use crate::store::Settlement;
 
 /// A page for which there was no room is read again after this.
-const HOLD: Duration = Duration::from_millis(50);
-
-/// Rows that were taken out in a settlement which the store has not applied yet: a page read in
-/// between must not bring them back.
-#[derive(Default)]
-pub(super) struct Unapplied {
-    last_taken: u64,
-    keys: HashSet<ParkedKey>,
-    batches: VecDeque<(u64, Vec<ParkedKey>)>,
-}
-
-impl Unapplied {
-    /// A settlement left; its number.
-    pub(super) fn taken(&mut self, settlement: &Settlement) -> u64 {
-        self.last_taken += 1;
-        self.batches
-            .push_back((self.last_taken, settlement.unpark.clone()));
-        self.last_taken
-    }
-
-    /// Whether the row is taken out already, whatever a page says.
-    pub(super) fn contains(&self, key: &ParkedKey) -> bool {
-        self.keys.contains(key)
-    }
-
-    /// The store has applied everything up to `number`.
-    pub(super) fn applied(&mut self, number: u64) {
-        while self
-            .batches
-            .front()
-            .is_some_and(|(batch, _)| *batch <= number)
-        {
-            for key in self
-                .batches
-                .pop_front()
-                .into_iter()
-                .flat_map(|(_, keys)| keys)
-            {
-                self.keys.remove(&key);
-            }
-        }
-    }
-}
+pub(super) const HOLD: Duration = Duration::from_millis(50);
 
 /// How a delivery comes into memory.
 struct Waiting {
@@ -159,6 +114,7 @@ impl Core {
                 row,
                 order_key,
                 sending: false,
+                started: Timestamp::ZERO,
                 cancelled: false,
             },
         );
@@ -188,7 +144,7 @@ impl Core {
         slot.parked_bytes += u64::from(parked.bytes);
         slot.head(kind_of(key)).note(key);
         self.parked += 1;
-        self.unapplied.keys.remove(&key);
+        self.unapplied.put_in(&key);
         self.settlement.park.push(parked);
         self.mark_dirty(key.endpoint);
         self.wake(key.endpoint);
@@ -217,7 +173,7 @@ impl Core {
         slot.parked = slot.parked.saturating_sub(1);
         slot.parked_bytes = slot.parked_bytes.saturating_sub(bytes.into());
         self.parked = self.parked.saturating_sub(1);
-        self.unapplied.keys.insert(key);
+        self.unapplied.take_out(key);
         self.settlement.unpark.push(key);
         self.mark_dirty(key.endpoint);
     }
@@ -231,6 +187,21 @@ impl Core {
         more: bool,
         out: &mut Vec<Command>,
     ) {
+        self.take_rows(now, read, rows, more, out);
+        self.unapplied.came(read.no);
+    }
+
+    fn take_rows(
+        &mut self,
+        now: Timestamp,
+        read: Read,
+        rows: Vec<(Parked, Option<Arc<Message>>)>,
+        more: bool,
+        out: &mut Vec<Command>,
+    ) {
+        if read.walk {
+            return self.take_walk_page(now, read, &rows, more, out);
+        }
         let Some(slot) = self.slots.get(&read.endpoint) else {
             return;
         };
@@ -288,6 +259,9 @@ impl Core {
                 out.push(Command::Ended(app, parked.bytes.into(), Ending::Cancelled));
             }
             return true; // in hand already
+        }
+        if self.is_cancelled_row(parked, out) {
+            return true;
         }
         let room = self.has_room();
         let Some(slot) = self.slots.get_mut(&key.endpoint) else {
@@ -426,7 +400,7 @@ impl Core {
 
     /// The number of the settlement after which everything decided so far is in the store.
     pub(super) fn settled_so_far(&self) -> u64 {
-        self.unapplied.last_taken + u64::from(self.unsettled() > 0)
+        self.unapplied.last_taken() + u64::from(self.unsettled() > 0)
     }
 
     fn has_room(&self) -> bool {

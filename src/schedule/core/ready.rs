@@ -113,6 +113,12 @@ impl Core {
             return;
         };
         slot.ready = false;
+        if slot.walk.is_some() {
+            self.walk_on(now, endpoint, out);
+        }
+        let Some(slot) = self.slots.get_mut(&endpoint) else {
+            return;
+        };
         if slot.plan.deleted {
             return self.read_more(now, endpoint, out);
         }
@@ -148,6 +154,7 @@ impl Core {
                 continue;
             }
             live.sending = true;
+            live.started = now;
             slot.in_flight += 1;
             slot.throttle.started(now);
             let no = live.attempts.saturating_add(1);
@@ -171,6 +178,7 @@ impl Core {
         let Some(slot) = self.slots.get_mut(&endpoint) else {
             return;
         };
+        let unapplied = &mut self.unapplied;
         let limit = slot.page();
         let low = slot.queue.len() < limit / 2;
         for kind in [Kind::Retry, Kind::Backlog] {
@@ -185,6 +193,8 @@ impl Core {
                     after,
                     limit,
                     settled,
+                    walk: false,
+                    no: unapplied.asked(),
                 }));
             }
         }
@@ -213,6 +223,9 @@ impl Core {
 impl Slot {
     /// Whether a turn could lead to anything.
     fn has_work(&self) -> bool {
+        if self.walk.as_ref().is_some_and(|walk| walk.is_waiting()) {
+            return true;
+        }
         if self.plan.deleted {
             return self.parked > 0;
         }

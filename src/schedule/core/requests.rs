@@ -132,12 +132,14 @@ impl Core {
         self.recount(row.key.endpoint);
     }
 
-    /// At an endpoint with `order: key`: rows were changed past the count of its keys.
-    fn recount(&mut self, endpoint: EndpointNo) {
+    /// At an ordered endpoint: rows were changed past what is remembered of them, and what waited
+    /// for one that is gone must not go on waiting.
+    pub(super) fn recount(&mut self, endpoint: EndpointNo) {
         if let Some(slot) = self.slots.get_mut(&endpoint)
-            && slot.keys.is_some()
+            && slot.plan.order != Order::None
         {
             slot.start_reading();
+            self.wake(endpoint);
         }
     }
 
@@ -165,7 +167,7 @@ impl Core {
     }
 
     /// A delivery that waits in memory is cancelled.
-    fn forget(&mut self, delivery: Delivery, out: &mut Vec<Command>) {
+    pub(super) fn forget(&mut self, delivery: Delivery, out: &mut Vec<Command>) {
         let Some(live) = self.live.remove(&delivery) else {
             return;
         };
@@ -198,11 +200,14 @@ impl Core {
 impl Slot {
     /// There may be rows of both sorts: read from the start.
     fn start_reading(&mut self) {
-        if self.parked == 0 {
-            return;
-        }
         if let Some(keys) = self.keys.as_mut() {
             keys.reload();
+            // Nothing to count: a count that stayed would hold up its keys for ever.
+            keys.loading = self.parked > 0;
+        }
+        if self.parked == 0 {
+            (self.backlog.due, self.retry.due) = (None, None);
+            return;
         }
         for (kind, due) in [(Kind::Backlog, 0), (Kind::Retry, 1)] {
             let due = Timestamp::from_millis(due);

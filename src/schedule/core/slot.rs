@@ -7,6 +7,7 @@ use crate::base::Timestamp;
 use crate::model::{EndpointState, Health, Message, ParkedKey, Position};
 use crate::policy::limit::Throttle;
 
+use super::cancel::Walk;
 use super::order::Keys;
 use super::{Course, Kind, Plan};
 
@@ -25,6 +26,8 @@ pub(super) struct Live {
     pub(super) row: Option<ParkedKey>,
     pub(super) order_key: u64,
     pub(super) sending: bool,
+    /// When its attempt began; only while it is sending.
+    pub(super) started: Timestamp,
     /// Cancelled while an attempt was under way.
     pub(super) cancelled: bool,
 }
@@ -41,6 +44,8 @@ pub(super) struct Slot {
     pub(super) retries_in_hand: usize,
     pub(super) backlog: Head,
     pub(super) retry: Head,
+    /// Present while everything of it that is not finished is being cancelled.
+    pub(super) walk: Option<Box<Walk>>,
     /// Present at endpoints with `order: key`.
     pub(super) keys: Option<Box<Keys>>,
     pub(super) parked: u64,
@@ -112,6 +117,7 @@ impl Slot {
             retries_in_hand: 0,
             backlog: Head::default(),
             retry: Head::default(),
+            walk: None,
             keys,
             parked: 0,
             parked_bytes: 0,

@@ -25,8 +25,8 @@ use super::{FjallWriter, keys, message};
 
 /// Parked rows looked at in one step.
 const STEP: usize = 5_000;
-/// Event ids looked at in one step, some 10 ms: a pass over all of them must not take longer than the
-/// retention, or they would pile up. With a step every 10 s that holds up to 2,000 ids a second.
+/// Event ids looked at in one step, some 10 ms. Compactions leave out what is gone at any rate
+/// ([`super::gone`]); this is for what they do not touch any more.
 const SWEEP: usize = 20_000;
 
 /// Where housekeeping stands.
@@ -155,7 +155,7 @@ fn raise(writer: &mut FjallWriter, moved: Vec<(LaneId, LaneRow)>) -> Result<(), 
     }
     writer.finish(commit, true)?;
     for (lane, row) in moved {
-        writer.shared().floors.write().insert(lane, row.floor);
+        writer.shared().floors.raise(lane, row.floor);
         writer.expired(lane, row);
     }
     Ok(())
@@ -172,7 +172,7 @@ fn drop_tables(writer: &FjallWriter, day: u32, block: u32) -> Result<(), Error> 
         let dropped = spaces.of(space).tree.drop_range(range);
         dropped.map_err(|error| Error::Unavailable(error.to_string()))
     };
-    let floors = writer.shared().floors.read().clone();
+    let floors = writer.shared().floors.all();
     for (lane, floor) in floors {
         let low = Position { lane, seq: 0 }.bytes().to_vec();
         let high = Position { lane, seq: floor }.bytes().to_vec();
@@ -191,7 +191,7 @@ fn drop_tables(writer: &FjallWriter, day: u32, block: u32) -> Result<(), Error> 
 
 /// Removes some event ids whose message is gone.
 fn sweep_event_ids(writer: &mut FjallWriter) -> Result<(), Error> {
-    if writer.shared().floors.read().is_empty() {
+    if writer.shared().floors.is_empty() {
         return Ok(());
     }
     let view = writer.spaces().snapshot();

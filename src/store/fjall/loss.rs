@@ -14,8 +14,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use parking_lot::RwLock;
-
 use crate::base::Timestamp;
 use crate::config::{HighWater, Retention, Storage};
 use crate::model::LaneId;
@@ -180,7 +178,7 @@ fn renew(
         spaces,
         shared: Arc::new(Shared {
             newest_bucket: AtomicU32::new(found.newest_bucket),
-            floors: RwLock::new(found.floors()),
+            floors: Arc::new(found.floors().into()),
             holes_up_to: AtomicU32::new(0),
         }),
         faults: Faults::none(),

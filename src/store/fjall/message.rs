@@ -7,7 +7,13 @@
 //! ```text
 //! crc32c 4 | format 1 | flags 1 | content type 1 | event type len 2 | lane 4 | seq 8 | accepted 6
 //! | app 4 | targets 4 | labels len 4 | payload len 4 || event type | targets 4 each | labels | payload
+//! labels: flags 1 | channels 2 | tags 2 | hops 1 (flag 4) | event id (flag 1), ordering key (flag 2),
+//! channels, tags: len 4 and text each
 //! ```
+//!
+//! Format 2 is format 1 with hops among the labels. It is written for messages that have made hops
+//! and for no other, so a version that knows only format 1 reads everything else and refuses, rather
+//! than misreads, these. Format 1 reads as no hops.
 #![deny(clippy::indexing_slicing)]
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -21,15 +27,19 @@ use super::record::{corrupt, length};
 
 /// Bytes in front of the event type.
 const HEAD: usize = 43;
-/// The format this code writes.
+/// The format of messages without hops.
 const FORMAT: u8 = 1;
+/// The format of messages with hops.
+const FORMAT_HOPS: u8 = 2;
+/// In the flags of the labels: hops follow.
+const HOPS: u8 = 4;
 
 /// What the record of `message` takes, for reserving room ahead. Never too small.
 pub fn size(message: &Message) -> usize {
     let labels = message.labels.as_ref().map_or(0, |labels| {
         let lists = labels.channels.iter().chain(&labels.tags);
         let single = labels.event_id.iter().chain(&labels.ordering_key);
-        12 + lists
+        13 + lists
             .chain(single)
             .map(|text| text.len() + 4)
             .sum::<usize>()
@@ -48,8 +58,13 @@ pub fn encode(message: &Message, out: &mut BytesMut) -> Result<u32, Error> {
     let content = match message.content_type {
         ContentType::Json => 1,
     };
+    let format = if message.hops() > 0 {
+        FORMAT_HOPS
+    } else {
+        FORMAT
+    };
     out.put_u32(0);
-    out.put_slice(&[FORMAT, u8::from(message.labels.is_some()), content]);
+    out.put_slice(&[format, u8::from(message.labels.is_some()), content]);
     out.put_u16(event_type);
     out.put_slice(&message.at.bytes());
     out.put_slice(&six(message.accepted.millis()));
@@ -82,10 +97,14 @@ fn patch(out: &mut BytesMut, at: usize, value: u32) {
 }
 
 fn put_labels(labels: &Labels, out: &mut BytesMut) -> Result<(), std::num::TryFromIntError> {
-    let flags = u8::from(labels.event_id.is_some()) | u8::from(labels.ordering_key.is_some()) << 1;
-    out.put_u8(flags);
+    let single = u8::from(labels.event_id.is_some()) | u8::from(labels.ordering_key.is_some()) << 1;
+    let hops = if labels.hops > 0 { HOPS } else { 0 };
+    out.put_u8(single | hops);
     out.put_u16(u16::try_from(labels.channels.len())?);
     out.put_u16(u16::try_from(labels.tags.len())?);
+    if labels.hops > 0 {
+        out.put_u8(labels.hops);
+    }
     let single = labels.event_id.iter().chain(&labels.ordering_key);
     for text in single.chain(&labels.channels).chain(&labels.tags) {
         out.put_u32(u32::try_from(text.len())?);
@@ -107,7 +126,7 @@ fn parse(key: &[u8], value: &Bytes) -> Result<Message, &'static str> {
         return Err("the checksum does not match");
     }
     let [format, flags, content] = take(&mut rest).ok_or(SHORT)?;
-    if format != FORMAT {
+    if !matches!(format, FORMAT | FORMAT_HOPS) {
         return Err("the format is unknown");
     }
     let content_type = match content {
@@ -166,6 +185,9 @@ fn read_labels(mut from: &[u8]) -> Option<Labels> {
     let channels = u16::from_be_bytes(take(&mut from)?);
     let tags = u16::from_be_bytes(take(&mut from)?);
     let mut labels = Labels::default();
+    if flags & HOPS != 0 {
+        [labels.hops] = take(&mut from)?;
+    }
     if flags & 1 != 0 {
         labels.event_id = Some(text(&mut from)?);
     }
@@ -198,11 +220,14 @@ mod tests {
             proptest::collection::vec(text(), 0..4),
         );
         let single = (proptest::option::of(text()), proptest::option::of(text()));
-        (lists, single).prop_map(|((channels, tags), (event_id, ordering_key))| Labels {
-            event_id,
-            channels,
-            tags,
-            ordering_key,
+        (lists, single, 0..5_u8).prop_map(|((channels, tags), (event_id, ordering_key), hops)| {
+            Labels {
+                event_id,
+                channels,
+                tags,
+                ordering_key,
+                hops,
+            }
         })
     }
 
@@ -264,6 +289,59 @@ mod tests {
         #[test]
         fn foreign_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             prop_assert!(decode(&[0; 12], &bytes.into()).is_err());
+        }
+    }
+
+    /// A message of format 1 as version 0.1.0 wrote it before there were hops: event id, ordering
+    /// key, one channel, one tag, two targets.
+    const WITHOUT_HOPS: &str = "f2b32a800101010003000000030000000000000009019b8d2b8c0000000007000000020000001c00\
+        000002612e620000000100000002030001000100000003652d31000000016b000000026575000000\
+        01747b7d";
+
+    fn bytes(hex: &str) -> Bytes {
+        let digits = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        (0..hex.len()).step_by(2).map(digits).collect()
+    }
+
+    fn labelled(hops: u8) -> Message {
+        Message {
+            at: Position {
+                lane: LaneId(3),
+                seq: 9,
+            },
+            accepted: Timestamp::from_millis(1_767_600_000_000),
+            app: AppNo(7),
+            event_type: "a.b".into(),
+            content_type: ContentType::Json,
+            payload: Bytes::from_static(b"{}"),
+            targets: vec![EndpointNo(1), EndpointNo(2)],
+            labels: Some(Box::new(Labels {
+                event_id: Some(String::from("e-1")),
+                channels: vec![String::from("eu")],
+                tags: vec![String::from("t")],
+                ordering_key: Some(String::from("k")),
+                hops,
+            })),
+        }
+    }
+
+    #[test]
+    fn a_record_from_before_there_were_hops_reads_as_none() {
+        let old = bytes(WITHOUT_HOPS);
+        let message = labelled(0);
+        assert_eq!(decode(&message.at.bytes(), &old).unwrap(), message);
+        // And a message without hops is still written like that, byte for byte.
+        let mut out = BytesMut::new();
+        encode(&message, &mut out).unwrap();
+        assert_eq!(out.freeze(), old);
+    }
+
+    #[test]
+    fn only_a_message_with_hops_has_the_newer_format() {
+        for (hops, format) in [(0, FORMAT), (1, FORMAT_HOPS), (2, FORMAT_HOPS)] {
+            let mut out = BytesMut::new();
+            encode(&labelled(hops), &mut out).unwrap();
+            assert_eq!(out.get(4), Some(&format), "{hops}");
         }
     }
 }

@@ -9,13 +9,10 @@
 //! [`lists`] (how it is read), [`recover`] and [`preflight`] (what an open checks), [`expire`] (what
 //! is dropped), [`mod@verify`] and [`loss`] (offline). Elsewhere: the seam and its guarantees ([`super`]).
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-
-use parking_lot::RwLock;
 
 use crate::config::{HighWater, Retention, Storage};
 use crate::model::{LaneId, Position};
@@ -26,6 +23,7 @@ use super::{Damage, Error};
 mod batch;
 mod expire;
 mod format;
+mod gone;
 mod hwm;
 mod journal;
 mod keys;
@@ -46,6 +44,7 @@ pub use verify::{Report, verify};
 pub use writer::FjallWriter;
 
 use format::Directory;
+use gone::Floors;
 use hwm::{Mark, MarkFile};
 use spaces::Spaces;
 
@@ -67,7 +66,7 @@ struct Shared {
     /// The newest block of idempotency records; lookups start there.
     newest_bucket: AtomicU32,
     /// Messages below are out of retention: not shown, and dropped by and by.
-    floors: RwLock<BTreeMap<LaneId, u64>>,
+    floors: Arc<Floors>,
     /// Lanes up to this number may have holes: a loss in them was accepted.
     holes_up_to: AtomicU32,
 }
@@ -82,8 +81,7 @@ impl Shared {
     }
 
     fn is_retained(&self, at: Position) -> bool {
-        let floors = self.floors.read();
-        floors.get(&at.lane).is_none_or(|floor| at.seq >= *floor)
+        self.floors.is_retained(at)
     }
 }
 
@@ -114,11 +112,14 @@ impl Store {
             return Err(missing(&dir, &mark));
         }
         journals.prepare(&dir.path, &mark, options.high_water)?;
-        let spaces = Spaces::open(&dir.database(), options).map_err(|error| open_failed(&error))?;
+        let floors = Arc::new(Floors::default());
+        let spaces = Spaces::open_expiring(&dir.database(), options, &floors)
+            .map_err(|error| open_failed(&error))?;
         let found = recover::check(&spaces, &mark)?;
+        floors.set(found.floors());
         let shared = Arc::new(Shared {
             newest_bucket: AtomicU32::new(found.newest_bucket),
-            floors: RwLock::new(found.floors()),
+            floors,
             holes_up_to: AtomicU32::new(found.holes_up_to),
         });
         let reader = Arc::new(FjallReader::new(spaces.clone(), Arc::clone(&shared)));

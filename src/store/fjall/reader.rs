@@ -80,7 +80,7 @@ impl Reader for FjallReader {
     }
 
     fn fetch(&self, after: Position, limit: usize) -> Result<Vec<Message>, Error> {
-        let floor = self.shared.floors.read().get(&after.lane).copied();
+        let floor = self.shared.floors.of(after.lane);
         let after = Position {
             seq: after.seq.max(floor.unwrap_or(0).saturating_sub(1)),
             ..after

@@ -5,11 +5,13 @@
 //! The number of a key space is its bit in a batch record: append only.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use ::fjall::compaction::Leveled;
 use ::fjall::config::{BlockSizePolicy, CompressionPolicy, FilterPolicy};
 use ::fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, Snapshot};
 
+use super::gone::{self, Floors};
 use crate::config::Storage;
 use crate::store::Error;
 
@@ -66,7 +68,7 @@ impl Space {
         let base = KeyspaceCreateOptions::default()
             .manual_journal_persist(true)
             .max_memtable_size(memtable)
-            .compaction_strategy(std::sync::Arc::new(Leveled::default()))
+            .compaction_strategy(Arc::new(Leveled::default()))
             .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4));
         match self {
             // Written in key order and looked up by keys that exist: no filters.
@@ -93,6 +95,15 @@ impl Spaces {
     /// Opens or creates the database. Whoever calls has looked at the journals first: opening cuts
     /// what it cannot read (`reliability.md` F1).
     pub(super) fn open(dir: &Path, options: &Storage) -> Result<Self, ::fjall::Error> {
+        Self::open_expiring(dir, options, &Arc::default())
+    }
+
+    /// The same; compactions leave out what `floors` say is gone.
+    pub(super) fn open_expiring(
+        dir: &Path,
+        options: &Storage,
+        floors: &Arc<Floors>,
+    ) -> Result<Self, ::fjall::Error> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let least_journal = 64 * 1024 * 1024;
         let db = Database::builder(dir)
@@ -100,6 +111,7 @@ impl Spaces {
             .max_journaling_size(options.max_journal.get().max(least_journal))
             .manual_journal_persist(true)
             .journal_compression(CompressionType::None)
+            .with_compaction_filter_factories(gone::filters(floors))
             .worker_threads(if cores >= 4 { 2 } else { 1 })
             .open()?;
         let memtable = options.memtable.get();

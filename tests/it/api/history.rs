@@ -290,6 +290,42 @@ async fn finished(gateway: &Gateway, started: &Value) -> Value {
 }
 
 #[tokio::test]
+async fn cancel_pending_is_a_task_that_says_how_far_it_is() {
+    let past = Past::start().await;
+    let path = "/app/acme/endpoint/one/cancel-pending";
+    let started = past.gateway.call("POST", path).expect(202).await.json();
+    assert_eq!(
+        (&started["status"], &started["task"]),
+        (&json!("running"), &json!("endpoint.cancel_pending"))
+    );
+    let task = finished(&past.gateway, &started).await;
+    assert_eq!(
+        (&task["status"], &task["data"]),
+        (
+            &json!("finished"),
+            &json!({"deliveries": 300, "sending": 2})
+        )
+    );
+    let one = past.endpoint("one");
+    assert_eq!(*past.gateway.asked.lock(), [Asked::CancelPending(one)]);
+    let unknown = past
+        .gateway
+        .post(path, &json!({"since": "now"}))
+        .send()
+        .await;
+    assert_eq!(
+        unknown.mistakes(),
+        [("body.since".to_owned(), "unknown_field".to_owned())]
+    );
+    let none = "/app/acme/endpoint/none/cancel-pending";
+    let none = past.gateway.post(none, &json!({})).send().await;
+    assert_eq!(none.problem(), (404, "not_found".to_owned()));
+    let reader = past.gateway.make_key(&["msg:read"], None).await;
+    let refused = past.gateway.call("POST", path).key(&reader).send().await;
+    assert_eq!(refused.status, 403);
+}
+
+#[tokio::test]
 async fn recover_takes_dead_deliveries_since_then_and_no_others() {
     let past = Past::start().await;
     let old = past.gateway.message("acme", "a").await;

@@ -21,8 +21,9 @@ use posthaste::config::Config;
 use posthaste::directory::Directory;
 use posthaste::ingest::{self, Ingest};
 use posthaste::lane::{Committed, Lane, Options};
-use posthaste::model::{Delivery, Message};
+use posthaste::model::{Delivery, EndpointNo, Message};
 use posthaste::policy::target::TargetRules;
+use posthaste::schedule::core::Cancelled;
 use posthaste::schedule::{self, Status};
 use posthaste::store::Reader;
 use posthaste::store::model::Model;
@@ -60,6 +61,7 @@ pub(crate) enum Asked {
     Resend(Vec<Delivery>),
     Recover(Vec<Delivery>),
     Cancel(Vec<Delivery>),
+    CancelPending(EndpointNo),
 }
 
 pub(crate) struct Gateway {
@@ -383,6 +385,18 @@ fn scheduler(asked: &Arc<Mutex<Vec<Asked>>>) -> mpsc::Sender<schedule::Request> 
                     asked.lock().push(Asked::Cancel(deliveries));
                     drop(reply.send(Ok(count)));
                 }
+                schedule::Request::CancelPending(endpoint, told) => {
+                    asked.lock().push(Asked::CancelPending(endpoint));
+                    // Two pages, then the end.
+                    for (cancelled, done) in [(256, false), (300, true)] {
+                        told.send_replace(Cancelled {
+                            cancelled,
+                            sending: 2,
+                            done,
+                        });
+                    }
+                }
+                schedule::Request::Sending(_, reply) => drop(reply.send((Vec::new(), 0))),
             }
         }
     });

@@ -5,6 +5,7 @@ mod kit;
 mod auth;
 mod errors;
 mod history;
+mod hops;
 mod idempotency;
 mod limits;
 mod messages;

@@ -145,6 +145,33 @@ async fn put_makes_or_changes_by_uid() {
 }
 
 #[tokio::test]
+async fn a_put_makes_nothing_under_another_name_than_that_of_its_path() {
+    let gateway = Gateway::start().await;
+    gateway.app("acme").await;
+    let put = |path: &str, body: Value| gateway.call("PUT", path).json(&body);
+    for (path, body) in [
+        ("/app/one", json!({"name": "A", "uid": "two"})),
+        (
+            "/app/acme/endpoint/one",
+            json!({"url": "https://a.example/", "uid": "two"}),
+        ),
+    ] {
+        let answer = put(path, body.clone()).send().await;
+        assert_eq!(answer.mistakes(), [item("uid", "value_error")], "{path}");
+        let two = path.replace("one", "two");
+        gateway.get(path).expect(404).await;
+        gateway.get(&two).expect(404).await;
+        // Under its own name it is made, and by its name it can be renamed then.
+        put(&two, body.clone()).expect(201).await;
+        let mut renamed = body;
+        renamed["uid"] = json!("one");
+        put(&two, renamed).expect(200).await;
+        gateway.get(path).expect(200).await;
+        gateway.get(&two).expect(404).await;
+    }
+}
+
+#[tokio::test]
 async fn applications_are_listed_ascending_and_filtered() {
     let gateway = Gateway::start().await;
     for uid in ["a", "b", "c"] {

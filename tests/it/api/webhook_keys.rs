@@ -13,6 +13,10 @@ const FIRST: &str = "whsk_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const FIRST_X: &str = "A6EHv_POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg";
 /// The seed of RFC 8037, appendix A.1, and its public key of appendix A.2.
 const SECOND: &str = "whsk_nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=";
+/// Its thumbprint, as another implementation of RFC 7638 makes it.
+const FIRST_KID: &str = "1IG2tMH7J2wbJZnOf8LJzQitKf7LMvoAElsuDMVM54Y";
+/// That of the key of RFC 8037, from its appendix A.3.
+const SECOND_KID: &str = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k";
 const SECOND_X: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
 
 async fn set(gateway: &Gateway) -> Vec<(String, String)> {
@@ -40,19 +44,17 @@ async fn the_key_set_follows_secrets_and_their_rotation() {
     let body = json!({"url": "https://a.example/", "uid": "a", "secret": FIRST});
     let made = gateway.post("/app/acme/endpoint", &body).expect(201).await;
     let id = made.json()["id"].as_str().unwrap().to_owned();
-    let key = |number: usize, x: &str| (format!("{id}.{number}"), x.to_owned());
-    assert_eq!(set(&gateway).await, [key(1, FIRST_X)]);
+    let key = |thumbprint: &str, x: &str| (format!("{id}.{thumbprint}"), x.to_owned());
+    let (first, second) = (key(FIRST_KID, FIRST_X), key(SECOND_KID, SECOND_X));
+    assert_eq!(set(&gateway).await, [first.clone()]);
 
     let body = json!({"key": SECOND, "gracePeriodSeconds": 3600});
     let rotate = gateway.post("/app/acme/endpoint/a/secret/rotate", &body);
     rotate.expect(200).await;
-    assert_eq!(set(&gateway).await, [key(1, SECOND_X), key(2, FIRST_X)]);
+    // A rotation leads no kept `kid` to another key.
+    assert_eq!(set(&gateway).await, [second.clone(), first]);
     gateway.clock.advance(Duration::from_secs(3601));
-    assert_eq!(
-        set(&gateway).await,
-        [key(1, SECOND_X)],
-        "the old one expired"
-    );
+    assert_eq!(set(&gateway).await, [second], "the old one expired");
 
     let delete = gateway.call("DELETE", "/app/acme/endpoint/a");
     delete.expect(204).await;

@@ -162,3 +162,28 @@ async fn pending(gateway: &Gateway, count: usize) {
     }
     assert_eq!(shown, line);
 }
+
+#[tokio::test]
+async fn when_a_key_was_last_used_is_still_known_after_a_restart() {
+    let gateway = Gateway::start(&[]).await;
+    let wanted = json!({"name": "reader", "scopes": ["read"]});
+    let made = gateway.api().post("/api/v1/api-keys", &wanted).await;
+    let made = made.expect(201)["apiKey"].clone();
+    let key = made["key"].as_str().unwrap().to_owned();
+    let shown = async |gateway: &Gateway| {
+        let list = gateway.api().get("/api/v1/api-keys").await.expect(200);
+        let keys = list["apiKeys"].as_array().unwrap().clone();
+        keys.into_iter()
+            .find(|one| one["id"] == made["id"])
+            .unwrap()
+    };
+    assert!(shown(&gateway).await.get("lastUsedAt").is_none());
+    let reader = crate::kit::Client::new(gateway.address, Some(&key));
+    reader.get("/api/v1/app").await.expect(200);
+    let used = shown(&gateway).await["lastUsedAt"].clone();
+    assert!(used.is_string(), "{used}");
+    let (status, stopped) = gateway.stop().await;
+    assert_eq!(status.code(), Some(0));
+    let gateway = stopped.start().await;
+    assert_eq!(shown(&gateway).await["lastUsedAt"], used);
+}

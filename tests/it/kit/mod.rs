@@ -19,7 +19,7 @@ mod setup;
 pub(crate) use http::{Client, Reply};
 pub(crate) use process::{Gateway, run_to_end, spawn_logged};
 pub(crate) use receiver::{Answer, Received, Receiver};
-pub(crate) use setup::{endpoint, message, send};
+pub(crate) use setup::{EndpointRef, endpoint, message, send};
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -86,6 +86,7 @@ fn act(sim: &mut Sim) {
             let some = any_delivery(sim);
             sim.cancel(&some);
         }
+        98 => sim.cancel_pending(ep),
         _ => {
             let takes = Duration::from_millis(sim.random.random_range(5..16_000));
             sim.peer(ep).takes = takes;

@@ -11,6 +11,7 @@
     reason = "test kit; seeds are printed"
 )]
 
+mod cancel;
 mod chaos;
 mod limits;
 mod ordered;
@@ -28,8 +29,8 @@ use posthaste::model::{
 };
 use posthaste::policy::retry::RetryPlan;
 use posthaste::schedule::core::{
-    Announcement, Command, Core, Ending, Finished, Input, Job, Plan, Read, Settings, Stored,
-    order_key,
+    Announcement, Cancelled, Command, Core, Ending, Finished, Input, Job, Plan, Read, Settings,
+    Stored, order_key,
 };
 use posthaste::schedule::{open_deliveries, read_page};
 use posthaste::store::model::{Crash, Model, ModelWriter};
@@ -108,9 +109,13 @@ pub(crate) struct Sim {
     last_settle: Timestamp,
     applied: u64,
     reads: Vec<Read>,
+    /// Pages take their time: none comes while it is set.
+    pub(crate) reads_wait: bool,
     commands: Vec<Command>,
     pub(crate) seen: Vec<Seen>,
     pub(crate) told: Vec<(Timestamp, Announcement)>,
+    /// What was said of walks, with the settlement that makes it true.
+    pub(crate) walks: Vec<(EndpointNo, Cancelled, u64)>,
     pub(crate) messages: Vec<Arc<Message>>,
     /// Deliveries that were accepted and did not end yet, as the counters of the driver see them.
     pub(crate) open: i64,
@@ -163,9 +168,11 @@ impl Sim {
             last_settle: Timestamp::ZERO,
             applied: 0,
             reads: Vec::new(),
+            reads_wait: false,
             commands: Vec::new(),
             seen: Vec::new(),
             told: Vec::new(),
+            walks: Vec::new(),
             messages: Vec::new(),
             open: 0,
             random: ChaCha8Rng::seed_from_u64(seed),
@@ -274,6 +281,12 @@ impl Sim {
             .collect();
         self.step(Input::Cancel(deliveries));
         self.settle();
+        self.settle_down();
+    }
+
+    /// Begins to cancel everything of an endpoint.
+    pub(crate) fn cancel_pending(&mut self, endpoint: EndpointNo) {
+        self.step(Input::CancelPending(endpoint));
         self.settle_down();
     }
 
@@ -434,6 +447,9 @@ impl Sim {
     }
 
     fn read(&mut self) {
+        if self.reads_wait {
+            return;
+        }
         let applied = self.applied;
         let (ready, rest) = std::mem::take(&mut self.reads)
             .into_iter()
@@ -453,6 +469,9 @@ impl Sim {
             Command::Read(read) => self.reads.push(read),
             Command::Announce(announcement) => self.told.push((self.now, announcement)),
             Command::Disable(endpoint, _) => self.change(endpoint, |plan| plan.sending = false),
+            Command::Cancelled(endpoint, so_far, settled) => {
+                self.walks.push((endpoint, so_far, settled));
+            }
             Command::Ended(_, _, Ending::Reopened) => self.open += 1,
             Command::Ended(..) => self.open -= 1,
         }

@@ -288,6 +288,8 @@ fn a_row_that_comes_due_after_its_page_was_read_is_left_for_the_next_page() {
         after: None,
         limit: 8,
         settled: 0,
+        walk: false,
+        no: 0,
     };
     let page = read_page(sim.reader.as_ref(), read, sim.now);
     sim.now = sim.now.plus(MINUTE);
