@@ -14,18 +14,24 @@ mod watchdog;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tracing::info;
 
 use crate::auth;
 use crate::base::SystemClock;
-use crate::base::task::{OnExit, Stopper, Tasks};
+use crate::base::task::{OnExit, Stop, Stopper, Tasks};
 use crate::config::Config;
 use crate::server;
 use crate::server::notify;
 use crate::store;
 use crate::telemetry;
+
+/// The service manager is asked for more time this often while the start goes on.
+const PROLONG: Duration = Duration::from_secs(5);
+/// A start that takes longer is stuck.
+const LONGEST_START: Duration = Duration::from_secs(3600);
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +127,7 @@ impl Error {
                 cause: store::Error::Regressed(_) | store::Error::Corrupt { .. },
                 ..
             }
+            | Self::Server(server::Error::OpenFiles { .. } | server::Error::Activation { .. })
             | Self::Directory(_)
             | Self::Defaults(_)
             | Self::AdminKey(_) => 78,
@@ -168,11 +175,14 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
     let own = build::addresses(&listeners);
     let (stopper, stop) = Stopper::new();
     let tasks = Tasks::default();
+    let (started, starting) = Stopper::new();
+    tasks.spawn("start", OnExit::Log, prolong(starting));
 
     let mut engine = tokio::select! {
         engine = build::engine(&config, &clock, own, &tasks, &stop) => engine?,
         // Opening may take minutes. Nothing was accepted, and a killed opening is a crash like others.
         () = signals.end() => {
+            notify::stopping();
             info!("told to stop while the store was opened");
             return Ok(Exit::Drained);
         }
@@ -199,6 +209,7 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
             return Err(build::store_error(&config, cause));
         }
     };
+    started.stop();
     let cause = match early {
         Some(cause) => cause,
         None => {
@@ -210,6 +221,7 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
                 tls,
                 outgoing: Arc::clone(&engine.outgoing),
                 api,
+                schedule: engine.schedule.clone(),
             };
             shutdown::wait(&engine, &tasks, &mut signals, &reload).await
         }
@@ -225,6 +237,20 @@ fn announce(engine: &build::Engine, bound: &str, say: fn(&str)) {
     let lane = engine.lane.id().0;
     info!(version = env!("CARGO_PKG_VERSION"), %bound, lane, "posthaste is ready");
     say(&format!("posthaste listens on {bound}"));
+}
+
+/// Asks the service manager for more time while the start goes on: opening verifies the journals, and
+/// what was open is read again, which takes as long as it takes. After [`LONGEST_START`] it is stuck.
+/// Cancel safe.
+async fn prolong(mut starting: Stop) {
+    let often = u32::try_from(LONGEST_START.as_secs() / PROLONG.as_secs()).unwrap_or(u32::MAX);
+    for _ in 0..often {
+        notify::extend_timeout(PROLONG * 12);
+        tokio::select! {
+            () = starting.stopped() => return,
+            () = tokio::time::sleep(PROLONG) => {}
+        }
+    }
 }
 
 /// Nothing is lost by serving earlier, but `READY` promises that deliveries move.

@@ -255,6 +255,12 @@ impl<A: Attempts> Driver<A> {
                     .collect();
                 task::answer(reply, states);
             }
+            Request::Defaults(defaults) => {
+                self.parts.config = defaults;
+                for endpoint in self.parts.directory.snapshot().endpoints() {
+                    self.take_endpoint(endpoint);
+                }
+            }
             request @ (Request::Retry { .. } | Request::Cancel(..)) => {
                 self.queued.push_back(request);
             }
@@ -394,7 +400,7 @@ impl<A: Attempts> Driver<A> {
                     reply,
                 } => (deliveries, reply, Some(fresh)),
                 Request::Cancel(deliveries, reply) => (deliveries, reply, None),
-                Request::Live(..) => continue,
+                Request::Live(..) | Request::Defaults(..) => continue,
             };
             match self.stored(deliveries, fresh.is_some()) {
                 Ok(stored) => {

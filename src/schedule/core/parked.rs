@@ -12,6 +12,7 @@ use crate::base::Timestamp;
 use crate::model::{
     Delivery, EndpointNo, Message, Order, ParkReason, Parked, ParkedKey, Position, Trigger,
 };
+use crate::policy::retry;
 use crate::store::Settlement;
 
 /// A page for which there was no room is read again after this.
@@ -65,6 +66,11 @@ struct Waiting {
     /// The row it was read from.
     row: Option<ParkedKey>,
     order_key: u64,
+}
+
+/// Whether a row was due when its page was read, and is now: only then it has its message with it.
+fn is_due(due: Timestamp, (now, read): (Timestamp, Timestamp)) -> bool {
+    retry::is_due(due, now) && retry::is_due(due, read)
 }
 
 impl Core {
@@ -222,10 +228,10 @@ impl Core {
         self.mark_dirty(key.endpoint);
     }
 
-    /// Rows came back from the store.
+    /// Rows came back from the store, where they were read at `at`.
     pub(super) fn take_page(
         &mut self,
-        now: Timestamp,
+        (now, at): (Timestamp, Timestamp),
         read: Read,
         rows: Vec<(Parked, Option<Arc<Message>>)>,
         more: bool,
@@ -241,7 +247,7 @@ impl Core {
         let (mut last, mut next) = (None, None);
         for (parked, message) in rows {
             let key = parked.key;
-            if key.due > now && !deleted {
+            if !is_due(key.due, (now, at)) && !deleted {
                 next = Some(key.due);
                 break;
             }
@@ -251,7 +257,7 @@ impl Core {
             }
             last = Some(key);
         }
-        let stuck = last.is_none() && (more || next.is_some_and(|due| due <= now));
+        let stuck = last.is_none() && (more || next.is_some_and(|due| is_due(due, (now, at))));
         if next.is_none() && more {
             next = Some(Timestamp::ZERO);
         }
