@@ -88,7 +88,7 @@ async fn sockets_that_do_not_fit_their_names_are_named_and_nothing_starts() {
         (1, "ingest:admin", "invalid LISTEN_FDNAMES"),
         (2, "ingest:web", "`web` is neither `ingest` nor `admin`"),
         (2, "ingest:ingest", "`ingest` is there twice"),
-        (3, "ingest:admin:ingest", "Bad file descriptor"), // the third was never passed
+        (3, "ingest:admin:ingest", "are not usable"), // the third was never passed
     ] {
         let mut gateway = Launch::new(&[]).handed(socket(), count, names).spawn();
         let status = gateway.wait_end(SOON).await;
