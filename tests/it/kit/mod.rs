@@ -25,7 +25,7 @@ pub(crate) use notify::Manager;
 pub(crate) use process::{Gateway, run_to_end, spawn_logged};
 pub(crate) use receiver::{Answer, Received, Receiver};
 pub(crate) use setup::{endpoint, message, send};
-pub(crate) use stall::{Stall, Thread};
+pub(crate) use stall::{Stall, Thread, release};
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

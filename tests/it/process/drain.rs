@@ -27,7 +27,11 @@ async fn a_drain_ends_in_time_keeps_every_202_and_repeats_only_what_was_cut_off(
         answer(request, switch.load(std::sync::atomic::Ordering::Relaxed))
     })
     .await;
-    let launch = Launch::new(&[("delivery.timeout", "3s"), ("server.drain_timeout", "3s")]);
+    let launch = Launch::new(&[
+        ("delivery.timeout", "3s"),
+        ("delivery.connect_timeout", "1s"),
+        ("server.drain_timeout", "3s"),
+    ]);
     let gateway = launch.start().await;
     for path in ["/quick", "/slow", "/stuck"] {
         let fields = json!({"maxConcurrency": 20, "timeoutMs": 30_000});

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::kit::{
     Answer, Gateway, Launch, Manager, Receiver, SOON, dependency, endpoint, eventually, pause,
-    repository, send,
+    release, repository, send,
 };
 
 const WATCHDOG: Duration = Duration::from_secs(2);
@@ -99,9 +99,10 @@ async fn told_to_stop_during_a_long_recovery_it_says_so_and_loses_nothing() {
     // By then the store is being opened; before, the directory lock is not even taken.
     pause(Duration::from_millis(500)).await;
     gateway.signal("TERM");
+    manager.heard("STOPPING=1", 1, Duration::from_secs(5)).await;
+    release(&gateway);
     let status = gateway.wait_end(Duration::from_secs(5)).await;
     assert_eq!(status.code(), Some(0), "{}", gateway.log());
-    manager.heard("STOPPING=1", 1, SOON).await;
     assert!(manager.times("READY=1").is_empty());
 
     let gateway = launch.start().await;
@@ -111,7 +112,12 @@ async fn told_to_stop_during_a_long_recovery_it_says_so_and_loses_nothing() {
 #[tokio::test]
 async fn the_watchdog_is_fed_also_while_receivers_hang_and_reload_and_stop_are_announced() {
     let manager = Manager::start();
-    let launch = Launch::new(&[("delivery.max_in_flight", "2"), ("delivery.timeout", "2s")]);
+    let launch = Launch::new(&[
+        ("delivery.max_in_flight", "2"),
+        ("delivery.endpoint_concurrency", "2"),
+        ("delivery.timeout", "2s"),
+        ("delivery.connect_timeout", "1s"),
+    ]);
     let gateway = manager.watch(launch, WATCHDOG).start().await;
     let receiver = Receiver::scripted(|_| Answer::ok().after(Duration::from_secs(30))).await;
     endpoint(&gateway, "acme", &receiver, "/hook", json!({})).await;

@@ -84,7 +84,7 @@ async fn what_can_change_does_without_a_restart_and_the_rest_is_named() {
         begun.elapsed() < Duration::from_millis(2_900),
         "cut off after 1 s"
     );
-    assert_eq!(attempt["errorKind"], "timeout.total", "{attempt}");
+    assert_eq!(attempt["failure"], "timeout.total", "{attempt}");
     assert!(gateway.log().contains("DEBUG"), "the new level is in force");
 }
 

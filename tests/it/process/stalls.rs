@@ -161,8 +161,12 @@ async fn a_scheduler_that_stands_still_is_seen_although_the_rest_answers() {
 
 #[tokio::test]
 async fn a_stop_during_a_stall_of_the_disk_is_heard() {
-    let gateway =
-        Gateway::start(&[("delivery.timeout", "1s"), ("server.drain_timeout", "1s")]).await;
+    let mut gateway = Gateway::start(&[
+        ("delivery.timeout", "1s"),
+        ("delivery.connect_timeout", "500ms"),
+        ("server.drain_timeout", "1s"),
+    ])
+    .await;
     let receiver = Receiver::start().await;
     endpoint(&gateway, "acme", &receiver, "/hook", json!({})).await;
     let stall = Stall::begin(&gateway, Thread::Commit, Duration::from_secs(3)).await;
@@ -176,7 +180,6 @@ async fn a_stop_during_a_stall_of_the_disk_is_heard() {
     .await;
     pause(Duration::from_millis(600)).await;
     gateway.signal("TERM");
-    let mut gateway = gateway;
     let status = gateway.wait_end(Duration::from_secs(10)).await;
     assert!(matches!(status.code(), Some(0 | 70)), "{status}");
     assert!(begun.elapsed() < Duration::from_secs(10));
