@@ -172,10 +172,9 @@ pub(super) type RecoveryError = oneshot::Receiver<(store::Error, mpsc::Sender<In
 
 type Opened = (Box<dyn store::Writer>, Arc<dyn Reader>);
 
-/// Opening verifies the journals; the service manager is told that it takes as long as it takes.
+/// Opening verifies the journals, which blocks.
 async fn open_store(config: &Config) -> Result<Opened, Error> {
     let (storage, retention) = (config.storage.clone(), config.retention.clone());
-    server::notify::extend_timeout(Duration::from_secs(900));
     let opened = tokio::task::spawn_blocking(move || Store::open(&storage, &retention)).await;
     let opened = opened.map_err(|panic| Error::System {
         what: "open the store",
@@ -202,6 +201,8 @@ fn outgoing(
     let options = ClientOptions {
         rules: defaults.rules.clone(),
         connect_timeout: config.delivery.connect_timeout,
+        // What `Config::open_files` counts on.
+        max_idle: config.delivery.max_in_flight,
         ..ClientOptions::new(resolver)
     };
     let client = Client::new(options, Arc::clone(clock))?;

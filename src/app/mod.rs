@@ -20,13 +20,18 @@ use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
 use crate::auth;
-use crate::base::task::{OnExit, Stopper, Tasks};
+use crate::base::task::{OnExit, Stop, Stopper, Tasks};
 use crate::base::{SystemClock, broken};
 use crate::config::Config;
 use crate::server;
 use crate::server::notify;
 use crate::store;
 use crate::telemetry;
+
+/// The service manager is asked for more time this often while the start goes on.
+const PROLONG: Duration = Duration::from_secs(5);
+/// A start that takes longer is stuck.
+const LONGEST_START: Duration = Duration::from_secs(3600);
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +127,7 @@ impl Error {
                 cause: store::Error::Regressed(_) | store::Error::Corrupt { .. },
                 ..
             }
+            | Self::Server(server::Error::OpenFiles { .. } | server::Error::Activation { .. })
             | Self::Directory(_)
             | Self::Defaults(_)
             | Self::AdminKey(_) => 78,
@@ -169,11 +175,14 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
     let own = build::own(&config, &listeners);
     let (stopper, stop) = Stopper::new();
     let tasks = Tasks::default();
+    let (started, starting) = Stopper::new();
+    tasks.spawn("start", OnExit::Log, prolong(starting));
 
     let mut engine = tokio::select! {
         engine = build::engine(&config, &clock, own, &tasks, &stop) => engine?,
         // Opening may take minutes. Nothing was accepted, and a killed opening is a crash like others.
         () = signals.end() => {
+            notify::stopping();
             info!("told to stop while the store was opened");
             return Ok(Exit::Drained);
         }
@@ -201,6 +210,7 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
             return Err(build::store_error(&config, cause));
         }
     };
+    started.stop();
     let cause = match early {
         Some(cause) => cause,
         None => {
@@ -213,6 +223,7 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
                 tls,
                 outgoing: Arc::clone(&engine.outgoing),
                 api,
+                schedule: engine.schedule.clone(),
             };
             shutdown::wait(&engine, &tasks, &mut signals, &reload).await
         }
@@ -254,6 +265,20 @@ fn slower_than_the_drain(engine: &build::Engine, limit: Duration) {
             "endpoints may take longer than server.drain_timeout: attempts that a stop cuts off are \
              made again"
         );
+    }
+}
+
+/// Asks the service manager for more time while the start goes on: opening verifies the journals, and
+/// what was open is read again, which takes as long as it takes. After [`LONGEST_START`] it is stuck.
+/// Cancel safe.
+async fn prolong(mut starting: Stop) {
+    let often = u32::try_from(LONGEST_START.as_secs() / PROLONG.as_secs()).unwrap_or(u32::MAX);
+    for _ in 0..often {
+        notify::extend_timeout(PROLONG * 12);
+        tokio::select! {
+            () = starting.stopped() => return,
+            () = tokio::time::sleep(PROLONG) => {}
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 use super::outgoing::Outgoing;
 use crate::api::ApiState;
 use crate::config::Config;
+use crate::schedule;
 use crate::server::{Tls, notify};
 use crate::telemetry::logs::Logs;
 
@@ -24,6 +25,7 @@ pub(super) struct Reload {
     pub(super) tls: Option<Tls>,
     pub(super) outgoing: Arc<Outgoing>,
     pub(super) api: Arc<ApiState>,
+    pub(super) schedule: schedule::Handle,
 }
 
 impl Reload {
@@ -56,6 +58,7 @@ impl Reload {
             None => None,
         };
         let defaults = self.outgoing.defaults(&next.delivery).map_err(text)?;
+        let schedule = self.schedule.defaults().map_err(text)?;
         // The last step that can fail is the first that changes something.
         self.logs.set_level(&next.log.level).map_err(text)?;
         if let Some(renewal) = renewal {
@@ -63,6 +66,7 @@ impl Reload {
         }
         self.api.adopt(&next.delivery, defaults.rules.clone());
         self.outgoing.adopt(defaults);
+        schedule(next.delivery.clone());
         *running = next;
         Ok(changes)
     }
@@ -88,6 +92,11 @@ fn taken_over(running: &Config, new: &Config) -> Config {
     to.deny_ports.clone_from(&from.deny_ports);
     to.allow_http = from.allow_http;
     to.timeout = from.timeout;
+    to.endpoint_concurrency = from.endpoint_concurrency;
+    to.retry_schedule.clone_from(&from.retry_schedule);
+    to.jitter = from.jitter;
+    to.max_retry_after = from.max_retry_after;
+    to.disable = from.disable;
     to.signature.clone_from(&from.signature);
     to.signature_presets.clone_from(&from.signature_presets);
     next
@@ -124,8 +133,12 @@ mod tests {
         new.delivery
             .signature_presets
             .insert(String::from("house"), preset);
-        new.delivery.max_in_flight += 1;
+        new.delivery.endpoint_concurrency += 1;
+        new.delivery.retry_schedule = vec![Duration::from_secs(7)];
         new.delivery.jitter = 0.1;
+        new.delivery.max_retry_after = Duration::from_secs(7);
+        new.delivery.disable = crate::model::DisablePolicy::Never;
+        new.delivery.max_in_flight += 1;
         new.storage.dir = PathBuf::from("elsewhere");
         new.server.max_connections += 1;
         let (applied, restart) = reload(&old, &new);
@@ -136,6 +149,11 @@ mod tests {
                 "delivery.deny_ports",
                 "delivery.allow_http",
                 "delivery.timeout",
+                "delivery.endpoint_concurrency",
+                "delivery.retry_schedule",
+                "delivery.jitter",
+                "delivery.max_retry_after",
+                "delivery.disable",
                 "delivery.signature",
                 "delivery.signature_presets",
                 "log.level"
@@ -146,8 +164,7 @@ mod tests {
             [
                 "server.max_connections",
                 "storage.dir",
-                "delivery.max_in_flight",
-                "delivery.jitter"
+                "delivery.max_in_flight"
             ]
         );
         // Named again until the restart; what was applied is not.

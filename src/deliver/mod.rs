@@ -182,7 +182,7 @@ impl<N: Net> Inner<N> {
         job.endpoint.signer.headers(
             &message.id().to_string(),
             &message.event_type,
-            self.clock.now(),
+            self.clock.wall(),
             body,
             &mut signed,
         );

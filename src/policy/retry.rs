@@ -51,6 +51,16 @@ impl RetryPlan {
     }
 }
 
+/// No retry waits longer: the longest delay of a schedule (30 days) with the most jitter, which is
+/// more than the most that `Retry-After` may ask for.
+const LONGEST: Duration = Duration::from_secs(45 * 86_400);
+
+/// Whether a retry that was put off until `due` may be made. A time further away than any wait was
+/// written when the clock was ahead: it is over, or the delivery would never be made (T30).
+pub fn is_due(due: Timestamp, now: Timestamp) -> bool {
+    due <= now || due > now.plus(LONGEST)
+}
+
 /// What follows an attempt of the schedule.
 ///
 /// `made` counts the attempts made in this schedule, this one included; `random` is uniform in
@@ -114,6 +124,19 @@ mod tests {
             panic!("no retry: {verdict:?}");
         };
         at.since(NOW)
+    }
+
+    #[test]
+    fn a_due_time_beyond_every_wait_is_due_and_one_within_is_not() {
+        let now = Timestamp::from_millis(1_700_000_000_000);
+        let days = |days: u64| Duration::from_secs(days * 86_400);
+        assert!(is_due(Timestamp::ZERO, now));
+        assert!(is_due(now, now));
+        assert!(!is_due(now.plus(Duration::from_millis(1)), now));
+        assert!(!is_due(now.plus(days(45)), now));
+        assert!(is_due(now.plus(days(46)), now));
+        assert!(is_due(Timestamp::MAX, now));
+        assert!(days(30).mul_f64(1.5) <= LONGEST);
     }
 
     #[test]

@@ -395,7 +395,7 @@ impl Core {
                 rows,
                 more,
                 at,
-            } => self.take_page(now.min(at), read, rows, more, out),
+            } => self.take_page((now, at), read, rows, more, out),
             Input::Applied(number) => self.unapplied.applied(number),
             Input::Tick => self.tick(now),
             Input::Retry { deliveries, fresh } => self.retry(now, deliveries, fresh, out),

@@ -273,6 +273,12 @@ impl<A: Attempts> Driver<A> {
                 task::answer(reply, under_way);
             }
             Request::CancelPending(endpoint, told) => self.walks.wanted(endpoint, told),
+            Request::Defaults(defaults) => {
+                self.parts.config = defaults;
+                for endpoint in self.parts.directory.snapshot().endpoints() {
+                    self.take_endpoint(endpoint);
+                }
+            }
             request @ (Request::Retry { .. } | Request::Cancel(..)) => {
                 self.queued.push_back(request);
             }

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::core::Cancelled;
 use super::pages::find_row;
 use crate::base::Timestamp;
+use crate::config;
 use crate::directory::Directory;
 use crate::model::{
     Attempt, Delivery, DeliveryState, EndpointNo, Message, MessageId, Order, Verdict,
@@ -42,6 +43,8 @@ pub enum Request {
         /// Number of deliveries taken on, once that is on stable storage.
         reply: oneshot::Sender<Result<usize, Error>>,
     },
+    /// Endpoints that do not say otherwise go by these defaults from now on.
+    Defaults(Arc<config::Delivery>),
     /// Cancel these if they are not finished; answers how many were.
     Cancel(Vec<Delivery>, oneshot::Sender<Result<usize, Error>>),
     /// Cancel everything of an endpoint that is not finished, page by page. Tells how far it is; the
@@ -112,6 +115,18 @@ impl Handle {
             reader,
             directory,
         }
+    }
+
+    /// Makes room for changed defaults (SIGHUP) and answers how to hand them in, which cannot fail:
+    /// so whoever changes several things at once can check this one first. They hold from the next
+    /// attempt on; a retry that has its time keeps it.
+    ///
+    /// # Errors
+    /// [`Error::Busy`]: too many requests wait.
+    pub fn defaults(&self) -> Result<impl FnOnce(config::Delivery) + use<>, Error> {
+        let room = self.requests.clone().try_reserve_owned();
+        let room = room.map_err(|_| Error::Busy)?;
+        Ok(move |defaults| drop(room.send(Request::Defaults(Arc::new(defaults)))))
     }
 
     /// Live figures.

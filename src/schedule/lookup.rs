@@ -39,7 +39,10 @@ impl Asked {
                 retry: None,
                 reply,
             }),
-            Request::Live(..) | Request::Sending(..) | Request::CancelPending(..) => None,
+            Request::Live(..)
+            | Request::Sending(..)
+            | Request::CancelPending(..)
+            | Request::Defaults(..) => None,
         }
     }
 }

@@ -7,6 +7,7 @@ use tracing::error;
 use super::core::{Input, Kind, Read};
 use crate::base::{Timestamp, broken};
 use crate::model::{Delivery, Message, Parked, ParkedKey, Position, Verdict};
+use crate::policy::retry;
 use crate::store::{self, Reader};
 
 /// Rows with the messages of those that are due.
@@ -75,7 +76,7 @@ fn message_of(
     row: &Parked,
     now: Timestamp,
 ) -> Result<Option<Arc<Message>>, store::Error> {
-    if row.key.due > now {
+    if !retry::is_due(row.key.due, now) {
         return Ok(None);
     }
     match reader.message(row.key.at) {

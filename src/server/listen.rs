@@ -101,11 +101,13 @@ fn open(address: SocketAddr) -> std::io::Result<TcpListener> {
 /// The sockets called `ingest` and `admin`. A single unnamed one is `ingest`.
 fn inherited() -> Result<(Option<Bound>, Option<Bound>), Error> {
     let wrong = |why: String| Error::Activation { why };
-    let handed = sd_notify::listen_fds_with_names().map_err(|error| wrong(error.to_string()))?;
-    let names: Vec<String> = handed.map(|(_, name)| name).collect();
-    if names.is_empty() {
+    // Variables that were meant for another process (LISTEN_PID) are not ours to judge.
+    let count = sd_notify::listen_fds().map_err(|error| wrong(error.to_string()))?;
+    if count.len() == 0 {
         return Ok((None, None));
     }
+    let handed = sd_notify::listen_fds_with_names().map_err(|error| wrong(error.to_string()))?;
+    let names: Vec<String> = handed.map(|(_, name)| name).collect();
     let mut sockets = listenfd::ListenFd::from_env();
     let (mut ingest, mut admin) = (None, None);
     for (at, name) in names.iter().enumerate() {

@@ -25,7 +25,8 @@ pub fn reloading() {
     }
 }
 
-/// Start or stop takes longer: not before `further` has passed is it stuck.
+/// Start or stop takes longer: not before `further` has passed is it stuck. To be repeated within that
+/// time for as long as it goes on.
 pub fn extend_timeout(further: Duration) {
     let micros = u32::try_from(further.as_micros()).unwrap_or(u32::MAX);
     send("extend timeout", &[NotifyState::ExtendTimeoutUsec(micros)]);
@@ -37,14 +38,15 @@ pub fn status(text: &str) {
 }
 
 /// Still alive. To be sent only by whoever knows that deliveries move, every
-/// [`watchdog_interval`].
+/// [`watchdog_limit`] or more often.
 pub fn watchdog() {
     send("watchdog", &[NotifyState::Watchdog]);
 }
 
-/// How often [`watchdog`] is to be called: half of what the manager waits for. `None` = it does not.
-pub fn watchdog_interval() -> Option<Duration> {
-    sd_notify::watchdog_enabled().map(|limit| limit / 2)
+/// For how long the manager bears silence between two calls of [`watchdog`]. `None` = it does not
+/// listen.
+pub fn watchdog_limit() -> Option<Duration> {
+    sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero())
 }
 
 fn send(what: &str, state: &[NotifyState<'_>]) {

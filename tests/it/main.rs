@@ -8,6 +8,7 @@ mod config;
 mod crash;
 mod gateway;
 mod kit;
+mod process;
 mod prometheus;
 mod real_payloads;
 mod server;

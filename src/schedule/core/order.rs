@@ -18,6 +18,7 @@ use super::slot::Slot;
 use super::{Core, Kind, Read};
 use crate::base::Timestamp;
 use crate::model::{Delivery, Message, Order, Parked, ParkedKey, Position};
+use crate::policy::retry;
 
 /// Keys of one endpoint that have something in memory or waiting for a retry.
 #[derive(Debug, Default)]
@@ -72,7 +73,7 @@ impl Keys {
             state.ahead.insert(at);
             return Some(state.until.max(LEAST));
         }
-        (state.until > now).then_some(state.until)
+        (!retry::is_due(state.until, now)).then_some(state.until)
     }
 
     /// A delivery came into memory; true = it may be queued for a slot.

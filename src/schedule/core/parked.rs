@@ -10,6 +10,7 @@ use crate::base::Timestamp;
 use crate::model::{
     Delivery, EndpointNo, Message, Order, ParkReason, Parked, ParkedKey, Position, Trigger,
 };
+use crate::policy::retry;
 
 /// A page for which there was no room is read again after this.
 pub(super) const HOLD: Duration = Duration::from_millis(50);
@@ -20,6 +21,11 @@ struct Waiting {
     /// The row it was read from.
     row: Option<ParkedKey>,
     order_key: u64,
+}
+
+/// Whether a row was due when its page was read, and is now: only then it has its message with it.
+fn is_due(due: Timestamp, (now, read): (Timestamp, Timestamp)) -> bool {
+    retry::is_due(due, now) && retry::is_due(due, read)
 }
 
 impl Core {
@@ -178,22 +184,22 @@ impl Core {
         self.mark_dirty(key.endpoint);
     }
 
-    /// Rows came back from the store.
+    /// Rows came back from the store, where they were read at `at`.
     pub(super) fn take_page(
         &mut self,
-        now: Timestamp,
+        times: (Timestamp, Timestamp),
         read: Read,
         rows: Vec<(Parked, Option<Arc<Message>>)>,
         more: bool,
         out: &mut Vec<Command>,
     ) {
-        self.take_rows(now, read, rows, more, out);
+        self.take_rows(times, read, rows, more, out);
         self.unapplied.came(read.no);
     }
 
     fn take_rows(
         &mut self,
-        now: Timestamp,
+        (now, at): (Timestamp, Timestamp),
         read: Read,
         rows: Vec<(Parked, Option<Arc<Message>>)>,
         more: bool,
@@ -212,7 +218,7 @@ impl Core {
         let (mut last, mut next) = (None, None);
         for (parked, message) in rows {
             let key = parked.key;
-            if key.due > now && !deleted {
+            if !is_due(key.due, (now, at)) && !deleted {
                 next = Some(key.due);
                 break;
             }
@@ -222,7 +228,7 @@ impl Core {
             }
             last = Some(key);
         }
-        let stuck = last.is_none() && (more || next.is_some_and(|due| due <= now));
+        let stuck = last.is_none() && (more || next.is_some_and(|due| is_due(due, (now, at))));
         if next.is_none() && more {
             next = Some(Timestamp::ZERO);
         }

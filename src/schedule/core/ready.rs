@@ -10,6 +10,7 @@ use super::{Command, Core, Course, Job, Kind, Read};
 use crate::base::Timestamp;
 use crate::model::{AppNo, Delivery, EndpointNo, Order};
 use crate::policy::limit::Ready;
+use crate::policy::retry;
 
 /// Endpoints that may have something to start.
 #[derive(Default)]
@@ -203,7 +204,11 @@ impl Core {
             return self.wake_at(endpoint, hold);
         }
         let loading = slot.keys.as_ref().is_some_and(|keys| keys.loading);
-        if let Some(due) = slot.retry.due.filter(|due| *due > now && !loading) {
+        if let Some(due) = slot
+            .retry
+            .due
+            .filter(|due| !retry::is_due(*due, now) && !loading)
+        {
             self.wake_at(endpoint, due);
         }
     }
@@ -256,7 +261,7 @@ impl Slot {
             Kind::Backlog => low,
             Kind::Retry => self.retries_in_hand < self.page() / 2,
         };
-        if due > now || !low || now < self.hold_reads {
+        if !retry::is_due(due, now) || !low || now < self.hold_reads {
             return false;
         }
         match (self.plan.order, kind) {

@@ -380,6 +380,7 @@ fn scheduler(asked: &Arc<Mutex<Vec<Asked>>>) -> mpsc::Sender<schedule::Request> 
                     });
                     drop(reply.send(Ok(count)));
                 }
+                schedule::Request::Defaults(_) => {}
                 schedule::Request::Cancel(deliveries, reply) => {
                     let count = deliveries.len();
                     asked.lock().push(Asked::Cancel(deliveries));

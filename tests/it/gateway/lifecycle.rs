@@ -97,7 +97,7 @@ async fn a_second_start_delivers_what_the_first_left_and_still_knows_its_configu
 #[tokio::test]
 async fn a_second_gateway_on_the_same_data_is_refused() {
     let gateway = Gateway::start(&[]).await;
-    let status = gateway.second_start().await;
+    let (status, _) = gateway.second_start().await;
     assert!(!status.success());
     gateway.api().get("/ready").await.expect(200);
 }

@@ -12,14 +12,20 @@
 )]
 
 mod http;
+mod launch;
+mod notify;
 mod process;
 mod receiver;
 mod setup;
+mod stall;
 
 pub(crate) use http::{Client, Reply};
+pub(crate) use launch::Launch;
+pub(crate) use notify::Manager;
 pub(crate) use process::{Gateway, run_to_end, spawn_logged};
 pub(crate) use receiver::{Answer, Received, Receiver};
 pub(crate) use setup::{EndpointRef, endpoint, message, send};
+pub(crate) use stall::{Stall, Thread, release};
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -68,12 +74,23 @@ pub(crate) fn seed(variable: &str) -> u64 {
     seed
 }
 
+/// A variable of the environment, for runs larger than the usual.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 /// A port that nobody listens on just now.
 pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind(("127.0.0.1", 0))
         .and_then(|listener| listener.local_addr())
         .unwrap()
         .port()
+}
+
+/// Makes sure that this process may open so many files.
+pub(crate) fn open_files(count: u64) {
+    let granted = posthaste::server::limits::open_files(count);
+    granted.expect("the machine grants the test enough open files");
 }
 
 /// A path in the repository.

@@ -4,22 +4,19 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-use super::{Client, Reply, SOON, eventually, free_port};
+use super::{Client, Launch, Reply, SOON, eventually};
 
-const KEY: &str = "sk_test_0123456789abcdefghijklmnopqrst";
+pub(super) const KEY: &str = "sk_test_0123456789abcdefghijklmnopqrst";
 
 /// A running gateway on a data directory of its own.
 pub(crate) struct Gateway {
     child: Child,
     pub(crate) address: SocketAddr,
-    dir: Arc<TempDir>,
-    settings: Vec<(String, String)>,
+    launch: Launch,
     api: Client,
 }
 
@@ -27,34 +24,29 @@ impl Gateway {
     /// Starts with short retries, plain HTTP to loopback allowed, and `settings` on top: pairs of
     /// a key such as `delivery.retry_schedule` and its value.
     pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
-        let dir = Arc::new(tempfile::tempdir().unwrap());
-        let settings = settings
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-            .collect();
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        Self::launch(dir, address, settings).await
+        Launch::new(settings).start().await
     }
 
-    async fn launch(
-        dir: Arc<TempDir>,
-        address: SocketAddr,
-        settings: Vec<(String, String)>,
-    ) -> Self {
-        let mut command = command(dir.path(), address, &settings);
-        let child = spawn_logged(&mut command, &dir.path().join("gateway.log"));
-        let mut gateway = Self {
+    pub(super) fn of(launch: Launch, child: Child) -> Self {
+        Self {
             child,
-            address,
-            dir,
-            settings,
-            api: Client::new(address, Some(KEY)),
-        };
-        gateway.wait_ready().await;
-        gateway
+            address: launch.address,
+            api: Client::new(launch.address, Some(KEY)),
+            launch,
+        }
     }
 
-    async fn wait_ready(&mut self) {
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it was started.
+    pub(crate) fn launch(&self) -> &Launch {
+        &self.launch
+    }
+
+    pub(crate) async fn wait_ready(&mut self) {
         let api = self.api.clone();
         let log = self.log_path();
         let child = &mut self.child;
@@ -113,15 +105,15 @@ impl Gateway {
         self.stopped()
     }
 
-    /// Starts another process on the same data, on another port, and waits for its end.
-    pub(crate) async fn second_start(&self) -> ExitStatus {
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let mut command = command(self.dir.path(), address, &self.settings);
-        let mut child = spawn_logged(&mut command, &self.dir.path().join("second.log"));
+    /// Starts another process on the same data, on another port, and waits for its end; answers its
+    /// status and what it said.
+    pub(crate) async fn second_start(&self) -> (ExitStatus, String) {
+        let log = self.launch.dir().join("second.log");
+        let mut child = self.launch.elsewhere().child(&log);
         let ended = eventually("the second gateway gives up", SOON, async || {
             child.try_wait().unwrap()
         });
-        ended.await
+        (ended.await, std::fs::read_to_string(log).unwrap())
     }
 
     /// Sends a signal by name.
@@ -145,14 +137,12 @@ impl Gateway {
 
     fn stopped(&self) -> Stopped {
         Stopped {
-            address: self.address,
-            dir: Arc::clone(&self.dir),
-            settings: self.settings.clone(),
+            launch: self.launch.clone(),
         }
     }
 
     fn log_path(&self) -> PathBuf {
-        self.dir.path().join("gateway.log")
+        self.launch.dir().join("gateway.log")
     }
 
     /// What it logged so far.
@@ -175,43 +165,14 @@ impl Drop for Gateway {
 
 /// A gateway that is down; its data stays.
 pub(crate) struct Stopped {
-    address: SocketAddr,
-    dir: Arc<TempDir>,
-    settings: Vec<(String, String)>,
+    pub(crate) launch: Launch,
 }
 
 impl Stopped {
     /// Starts again on the same data and the same address.
     pub(crate) async fn start(self) -> Gateway {
-        Gateway::launch(self.dir, self.address, self.settings).await
+        self.launch.start().await
     }
-}
-
-/// The binary with everything a test needs set, and `settings` on top.
-fn command(dir: &Path, address: SocketAddr, settings: &[(String, String)]) -> Command {
-    let defaults = [
-        ("server.listen", address.to_string()),
-        ("storage.dir", dir.join("data").display().to_string()),
-        ("storage.reserve", "1MiB".to_owned()),
-        ("delivery.allow_networks", "127.0.0.0/8".to_owned()),
-        ("delivery.retry_schedule", "1,1,2".to_owned()),
-        ("log.level", "info".to_owned()),
-    ];
-    let mut command = Command::new(env!("CARGO_BIN_EXE_posthaste"));
-    command.arg("serve").current_dir(dir);
-    command.env("POSTHASTE_ADMIN_KEY", KEY);
-    for (key, value) in defaults {
-        command.env(variable(key), value);
-    }
-    for (key, value) in settings {
-        command.env(variable(key), value);
-    }
-    command
-}
-
-/// `delivery.timeout` to `POSTHASTE__DELIVERY__TIMEOUT`.
-fn variable(key: &str) -> String {
-    format!("POSTHASTE__{}", key.to_uppercase().replace('.', "__"))
 }
 
 fn tail(path: &Path) -> String {
@@ -222,13 +183,21 @@ fn tail(path: &Path) -> String {
 
 /// Starts a program with both outputs appended to `log`.
 pub(crate) fn spawn_logged(command: &mut Command, log: &Path) -> Child {
-    let log = File::options().create(true).append(true).open(log).unwrap();
+    let log = append_to(log);
     command
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)
         .spawn()
         .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"))
+}
+
+pub(super) fn append_to(path: &Path) -> File {
+    File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .unwrap()
 }
 
 /// What a finished program left.

@@ -121,7 +121,21 @@ impl Receiver {
     pub(crate) async fn scripted(
         script: impl Fn(&Received) -> Answer + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        Self::at_address([127, 0, 0, 1], script).await
+    }
+
+    /// Answers every request with 204, on every address of this machine.
+    pub(crate) async fn anywhere() -> Self {
+        Self::at_address([0, 0, 0, 0], |_| Answer::ok()).await
+    }
+
+    async fn at_address(
+        address: [u8; 4],
+        script: impl Fn(&Received) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(SocketAddr::from((address, 0)))
+            .await
+            .unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             script: Box::new(script),
