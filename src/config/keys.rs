@@ -12,11 +12,11 @@ use ipnet::IpNet;
 
 use super::duration;
 use super::sections::{Config, HighWater, LogFormat};
-use super::value::Raw;
+use super::value::{Raw, schedule_name};
 use crate::base::ByteSize;
 use crate::model::DisablePolicy;
 use crate::policy::own::PublicUrl;
-use crate::policy::retry::{RetryPlan, SCHEDULES};
+use crate::policy::retry::SCHEDULES;
 
 /// A configuration under way: the policy for failing endpoints is still in its single keys.
 #[derive(Debug, Clone)]
@@ -143,9 +143,9 @@ impl Key {
             Slot::Address(at) => *at(draft) = raw.parsed(ADDRESS)?,
             Slot::OptionalAddress(at) if unset => *at(draft) = None,
             Slot::OptionalAddress(at) => *at(draft) = Some(raw.parsed(ADDRESS)?),
-            Slot::Path(at) => *at(draft) = path(raw)?,
+            Slot::Path(at) => *at(draft) = raw.path()?,
             Slot::OptionalPath(at) if unset => *at(draft) = None,
-            Slot::OptionalPath(at) => *at(draft) = Some(path(raw)?),
+            Slot::OptionalPath(at) => *at(draft) = Some(raw.path()?),
             Slot::Count(at, range) => {
                 *at(draft) = usize::try_from(raw.whole(range)?).unwrap_or(usize::MAX);
             }
@@ -256,21 +256,6 @@ impl Key {
 }
 
 const ADDRESS: &str = "an address with port such as 127.0.0.1:8071";
-
-fn path(raw: &Raw) -> Result<PathBuf, String> {
-    match raw.text()? {
-        "" => Err(String::from("is empty")),
-        text => Ok(PathBuf::from(text)),
-    }
-}
-
-/// The name of the schedule with exactly these delays.
-fn schedule_name(delays: &[Duration]) -> Option<&'static str> {
-    let names = SCHEDULES.iter().map(|(name, _)| *name);
-    names
-        .into_iter()
-        .find(|name| RetryPlan::named(name).as_deref() == Some(delays))
-}
 
 fn quoted(text: impl std::fmt::Display) -> String {
     toml::Value::String(text.to_string()).to_string()

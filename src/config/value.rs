@@ -6,6 +6,7 @@
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -100,6 +101,14 @@ impl Raw {
             | Self::List(_)
             | Self::Table(_)
             | Self::Other(_) => self.instead_of("a string"),
+        }
+    }
+
+    /// A path.
+    pub(super) fn path(&self) -> Result<PathBuf, String> {
+        match self.text()? {
+            "" => Err(String::from("is empty")),
+            text => Ok(PathBuf::from(text)),
         }
     }
 
@@ -271,6 +280,12 @@ impl Raw {
             Self::Other(_) => return self.instead_of("a string, number, list or table"),
         })
     }
+}
+
+/// The name of the schedule with exactly these delays.
+pub(super) fn schedule_name(delays: &[Duration]) -> Option<&'static str> {
+    let mut names = SCHEDULES.iter().map(|(name, _)| *name);
+    names.find(|name| RetryPlan::named(name).as_deref() == Some(delays))
 }
 
 /// Entries of a schedule at most.

@@ -59,11 +59,12 @@ impl Floors {
     }
 }
 
-/// Which key spaces have a filter, as the database wants to be told.
-pub(super) fn filters(
-    floors: &Arc<Floors>,
-) -> Arc<dyn Fn(&str) -> Option<Arc<dyn Factory>> + Send + Sync> {
-    let floors = AssertUnwindSafe(Arc::clone(floors));
+/// Answers the filter of a key space by its name, as the database wants it.
+type Filters = Arc<dyn Fn(&str) -> Option<Arc<dyn Factory>> + Send + Sync>;
+
+/// Which key spaces have a filter.
+pub(super) fn filters(floors: &Arc<Floors>) -> Filters {
+    let floors = Arc::clone(floors);
     Arc::new(move |space| {
         let gone = || Arc::new(Gone(AssertUnwindSafe(Arc::clone(&floors)))) as Arc<dyn Factory>;
         (space == Space::Idem.name()).then(gone)
@@ -112,11 +113,11 @@ impl CompactionFilter for View {
 mod tests {
     use ::fjall::Readable as _;
 
-    use super::super::spaces::Spaces;
     use super::*;
     use crate::base::Timestamp;
     use crate::config::Storage;
     use crate::model::AppNo;
+    use crate::store::fjall::spaces::Spaces;
 
     #[test]
     fn a_compaction_leaves_out_event_ids_below_the_floor_and_nothing_else() {
@@ -145,7 +146,7 @@ mod tests {
         }
         idem.insert([keys::EVENT_ID, 9], [1, 2, 3]).unwrap(); // damaged: not ours to judge
         let other = keys::idempotency_bucket(7);
-        idem.insert(&other, [0; 8]).unwrap();
+        idem.insert(other, [0; 8]).unwrap();
         let compact = || {
             idem.rotate_memtable_and_wait().unwrap();
             idem.major_compact().unwrap();
@@ -160,7 +161,7 @@ mod tests {
             let key = event_id(lane, seq);
             assert_eq!(idem.get(key).unwrap().is_some(), stays, "{lane} {seq}");
         }
-        assert!(idem.get(&other).unwrap().is_some());
+        assert!(idem.get(other).unwrap().is_some());
         assert!(idem.get([keys::EVENT_ID, 9]).unwrap().is_some());
     }
 }

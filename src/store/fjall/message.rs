@@ -299,8 +299,11 @@ mod tests {
         01747b7d";
 
     fn bytes(hex: &str) -> Bytes {
-        let digits = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
-        (0..hex.len()).step_by(2).map(digits).collect()
+        let digits = |pair: &[u8]| {
+            let text = std::str::from_utf8(pair).unwrap();
+            u8::from_str_radix(text, 16).unwrap()
+        };
+        hex.as_bytes().chunks(2).map(digits).collect()
     }
 
     fn labelled(hops: u8) -> Message {

@@ -46,7 +46,7 @@ async fn the_key_set_follows_secrets_and_their_rotation() {
     let id = made.json()["id"].as_str().unwrap().to_owned();
     let key = |thumbprint: &str, x: &str| (format!("{id}.{thumbprint}"), x.to_owned());
     let (first, second) = (key(FIRST_KID, FIRST_X), key(SECOND_KID, SECOND_X));
-    assert_eq!(set(&gateway).await, [first.clone()]);
+    assert_eq!(set(&gateway).await, std::slice::from_ref(&first));
 
     let body = json!({"key": SECOND, "gracePeriodSeconds": 3600});
     let rotate = gateway.post("/app/acme/endpoint/a/secret/rotate", &body);

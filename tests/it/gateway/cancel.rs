@@ -1,4 +1,8 @@
 //! Cancelling on the real thing: a whole endpoint, and a delivery whose attempt is under way.
+#![expect(
+    clippy::unwrap_used,
+    reason = "outside the test functions a failure is a failed test too"
+)]
 
 use std::time::Duration;
 
