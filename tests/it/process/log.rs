@@ -147,7 +147,7 @@ async fn with_json_logs_every_line_is_one_object_whatever_users_write() {
         assert!(!line.bytes().any(|byte| byte < 0x20), "{line:?}");
         quoted += usize::from(value.to_string().contains("FORGED"));
     }
-    assert!(lines.len() > 20, "{} lines", lines.len());
+    assert!(lines.len() > 5, "{} lines", lines.len());
     assert!(
         quoted > 0,
         "no hostile text was logged at all, so nothing is proven"

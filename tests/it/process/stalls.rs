@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
+use posthaste::base::task;
 use serde_json::json;
 
 use super::{Load, accepted, reasons};
@@ -124,7 +125,7 @@ async fn a_scheduler_that_stands_still_is_seen_although_the_rest_answers() {
     receiver.delivered("/hook", 1, SOON).await;
 
     // Fills the pipe; the last write never ends and holds no room.
-    let filling = std::thread::Builder::new().spawn(move || {
+    let filling = task::thread("filling", move || {
         if plug.write_all(&[b'.'; 1 << 20]).is_err() {} // ends with the reader
     });
     gateway.launch().write("posthaste.toml", &config(""));
@@ -147,7 +148,7 @@ async fn a_scheduler_that_stands_still_is_seen_although_the_rest_answers() {
     manager.silence(WATCHDOG, NOTICED).await;
 
     // Somebody reads again.
-    let drain = std::thread::Builder::new().spawn(move || {
+    let drain = task::thread("drain", move || {
         if std::io::copy(&mut reader, &mut std::io::sink()).is_err() {} // ends with the writers
     });
     eventually("it is ready again", SOON, async || {
