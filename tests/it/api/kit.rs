@@ -266,6 +266,7 @@ impl Gateway {
             delivery: config.delivery,
             retention: config.retention,
             targets: TargetRules::default(),
+            backups: None,
             metrics: Box::new(|| String::from("# metrics\n")),
         });
         Self {

@@ -36,6 +36,17 @@ impl Gateway {
         Self::launch(dir, address, settings).await
     }
 
+    /// Restores `backup` to `data` by command and starts there.
+    pub(crate) async fn restored(backup: &Path, data: &str) -> Self {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let from = backup.display().to_string();
+        let (code, said) = cli(dir.path(), address, &[], &["restore", &from, "--to", data]);
+        assert_eq!(code, 0, "{said}");
+        let settings = vec![("storage.dir".to_owned(), data.to_owned())];
+        Self::launch(dir, address, settings).await
+    }
+
     async fn launch(
         dir: Arc<TempDir>,
         address: SocketAddr,
@@ -78,6 +89,16 @@ impl Gateway {
     /// The admin key.
     pub(crate) fn key(&self) -> &'static str {
         KEY
+    }
+
+    /// Its data directory, unless `storage.dir` says otherwise.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Another sub-command with the settings of this gateway; answers exit code and output.
+    pub(crate) fn cli(&self, args: &[&str]) -> (i32, String) {
+        cli(self.dir.path(), self.address, &self.settings, args)
     }
 
     /// Pages through a list and answers all items.
@@ -181,14 +202,49 @@ pub(crate) struct Stopped {
 }
 
 impl Stopped {
+    /// Its data directory, unless `storage.dir` says otherwise.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// A sub-command on its directory; answers exit code and output.
+    pub(crate) fn cli(&self, args: &[&str]) -> (i32, String) {
+        cli(self.dir.path(), self.address, &self.settings, args)
+    }
+
+    /// The same with another value for a key.
+    pub(crate) fn with(mut self, key: &str, value: &str) -> Self {
+        self.settings.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Starts again on the same data and the same address.
     pub(crate) async fn start(self) -> Gateway {
         Gateway::launch(self.dir, self.address, self.settings).await
     }
 }
 
-/// The binary with everything a test needs set, and `settings` on top.
+/// Runs a sub-command to its end.
+fn cli(
+    dir: &Path,
+    address: SocketAddr,
+    settings: &[(String, String)],
+    args: &[&str],
+) -> (i32, String) {
+    let output = binary(dir, address, settings).args(args).output().unwrap();
+    let code = output.status.code().expect("it ends by itself");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    (code, text + &String::from_utf8_lossy(&output.stderr))
+}
+
 fn command(dir: &Path, address: SocketAddr, settings: &[(String, String)]) -> Command {
+    let mut command = binary(dir, address, settings);
+    command.arg("serve");
+    command
+}
+
+/// The binary with everything a test needs set, and `settings` on top.
+fn binary(dir: &Path, address: SocketAddr, settings: &[(String, String)]) -> Command {
     let defaults = [
         ("server.listen", address.to_string()),
         ("storage.dir", dir.join("data").display().to_string()),
@@ -198,7 +254,7 @@ fn command(dir: &Path, address: SocketAddr, settings: &[(String, String)]) -> Co
         ("log.level", "info".to_owned()),
     ];
     let mut command = Command::new(env!("CARGO_BIN_EXE_posthaste"));
-    command.arg("serve").current_dir(dir);
+    command.current_dir(dir);
     command.env("POSTHASTE_ADMIN_KEY", KEY);
     for (key, value) in defaults {
         command.env(variable(key), value);
