@@ -44,14 +44,20 @@ impl Doctored {
 /// At least one for each rule.
 pub(crate) const DOCTORED: &[Doctored] = &[
     Doctored::new("an acknowledged message never arrives", Rule::C1, |raw| {
-        raw.deliveries.retain(|one| one.id != "msg_1");
-        raw.states.retain(|one| !is_state_of(one, "msg_1"));
+        raw.deliveries
+            .retain(|one| one.id != "msg_0" || one.endpoint != "well");
+        raw.states
+            .retain(|one| !is_state_of(one, "msg_0") || !is_state_at(one, "well"));
     })
     .also(&[Rule::C9]),
-    Doctored::new("one of two endpoints never gets it", Rule::C1, |raw| {
-        raw.deliveries
-            .retain(|one| one.id != "msg_7" || one.endpoint != "fifo");
-    })
+    Doctored::new(
+        "a message never arrives, although the API says so",
+        Rule::C1,
+        |raw| {
+            raw.deliveries
+                .retain(|one| one.id != "msg_7" || one.endpoint != "well");
+        },
+    )
     .also(&[Rule::C9]),
     Doctored::new("an endpoint nobody made is named", Rule::C1, |raw| {
         with_ack(raw, "msg_0", |_, targets| {
@@ -84,6 +90,22 @@ pub(crate) const DOCTORED: &[Doctored] = &[
         |raw| {
             raw.deliveries
                 .push(delivery(6500, 6505, "dead", 0, Some(204)));
+        },
+    ),
+    Doctored::new(
+        "an endpoint of another application gets it",
+        Rule::C2,
+        |raw| {
+            with_ack(raw, "msg_0", |_, targets| {
+                targets.push("ep_dead".to_owned())
+            });
+            raw.deliveries
+                .push(delivery(6500, 6505, "dead", 0, Some(204)));
+            raw.states.push(StateEntry::State {
+                endpoint: "dead".to_owned(),
+                id: "msg_0".to_owned(),
+                state: State::Delivered,
+            });
         },
     ),
     Doctored::new("two bodies are swapped", Rule::C3, |raw| {
@@ -364,6 +386,7 @@ fn terms() -> Vec<Term> {
                 shed: 1,
                 faults: [(FaultKind::Kill, 1)].into(),
             },
+            without_states: false,
         }),
         endpoint("well", "a", 2, true),
         endpoint("fifo", "a", 1, true),
@@ -477,6 +500,10 @@ fn fault(at: u64, kind: FaultKind, unanswered: u64, open: u64) -> Fault {
 
 fn is_state_of(entry: &StateEntry, message: &str) -> bool {
     matches!(entry, StateEntry::State { id, .. } if id == message)
+}
+
+fn is_state_at(entry: &StateEntry, name: &str) -> bool {
+    matches!(entry, StateEntry::State { endpoint, .. } if endpoint == name)
 }
 
 fn with_delivery(raw: &mut Raw, change: fn(&mut Delivery)) {

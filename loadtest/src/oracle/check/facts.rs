@@ -7,6 +7,10 @@ use crate::oracle::history::{
 };
 use crate::oracle::journal::Line;
 
+/// The gateway compares its clock with the system's every two seconds, not at each attempt, and may
+/// have stood still for three.
+pub(super) const CLOCK_LAG: u64 = 8_000_000;
+
 /// Deliveries of one message to one endpoint, by their start.
 pub(super) type Attempts<'h> = Vec<&'h (Line, Delivery)>;
 
@@ -150,8 +154,9 @@ impl<'h> Facts<'h> {
             || delivery.status.is_none() && self.gone_after(delivery.start) <= noted
     }
 
-    /// Whether the wall clock of the gateway was moved within these times.
+    /// Whether the wall clock of the gateway moved within these times.
     pub(super) fn clock_moved(&self, from: u64, to: u64) -> bool {
+        let from = from.saturating_sub(CLOCK_LAG);
         let mut faults = self.history.faults.iter();
         faults.any(|(_, fault)| fault.kind == FaultKind::Clock && (from..=to).contains(&fault.at))
     }
