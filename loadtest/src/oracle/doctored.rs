@@ -334,6 +334,8 @@ pub(crate) fn honest() -> Raw {
             begin(4900, 4, 4, "a", false),
             end(4910, 4, acknowledged(4, both)),
             begin(4950, 6, 7, "a", false),
+            begin(4980, 11, 9, "a", false),
+            end(4995, 11, acknowledged(9, both)),
             begin(5000, 3, 3, "a", false),
             end(5006, 3, unknown("reset")),
             end(5007, 6, unknown("reset")),
@@ -351,6 +353,7 @@ pub(crate) fn honest() -> Raw {
         deliveries: deliveries(),
         faults: vec![
             fault(5005, FaultKind::Kill, 2, 1),
+            fault(5300, FaultKind::Launch, 0, 0),
             fault(5400, FaultKind::Restart, 0, 0),
             fault(6000, FaultKind::Calm, 0, 0),
         ],
@@ -407,10 +410,14 @@ fn deliveries() -> Vec<Delivery> {
         // The answer came so late that the killed gateway did not note it: a duplicate follows.
         delivery(4920, 5000, "well", 4, Some(204)),
         delivery(4990, 5006, "fifo", 4, None),
+        // Sent before the kill, it waited in a socket: the gateway was gone when it was answered.
+        delivery(5010, 5012, "well", 9, Some(204)),
         delivery(5500, 5505, "well", 4, Some(204)),
         delivery(5500, 5510, "fifo", 4, Some(204)),
         delivery(5520, 5530, "well", 7, Some(204)),
         delivery(5520, 5530, "fifo", 7, Some(204)),
+        delivery(5540, 5545, "well", 9, Some(204)),
+        delivery(5540, 5550, "fifo", 9, Some(204)),
         // Its producer never learnt that it was accepted.
         delivery(5600, 5605, "well", 3, Some(204)),
         delivery(5600, 5605, "fifo", 3, Some(204)),
@@ -427,7 +434,7 @@ fn deliveries() -> Vec<Delivery> {
 
 fn states() -> Vec<StateEntry> {
     let mut states = vec![StateEntry::Dump { at: ms(20_000) }];
-    for message in [0, 1, 3, 4, 6, 7, 8] {
+    for message in [0, 1, 3, 4, 6, 7, 8, 9] {
         for endpoint in ["well", "fifo"] {
             states.push(StateEntry::State {
                 endpoint: endpoint.to_owned(),

@@ -178,6 +178,8 @@ pub(crate) enum FaultKind {
     Stop,
     /// SIGCONT.
     Continue,
+    /// About to be started: what arrived since its death was sent before it.
+    Launch,
     /// Ready again.
     Restart,
     /// The wall clock of the gateway was moved to `value` seconds off.

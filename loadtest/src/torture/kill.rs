@@ -17,7 +17,7 @@ use crate::oracle::receiver::Behaviour;
 
 /// From the start of the process to readiness.
 const RECOVERY: Duration = Duration::from_secs(5);
-/// For the backlog, most of it the schedule of the dead endpoint.
+/// For the backlog.
 const DRAIN: Duration = Duration::from_secs(30);
 
 /// For what was held over all rounds.
@@ -26,6 +26,12 @@ const BACKLOG: Duration = Duration::from_secs(120);
 const LEAST: u64 = 10;
 /// The endpoint that is off until the end.
 const HELD: &str = "held";
+
+/// Endpoints that fail until the load is over, so that deliveries are parked when the kill comes.
+const DOOMED: [(&str, Behaviour); 2] = [
+    ("dead", Behaviour::Status(500)),
+    ("wrecked", Behaviour::Reset),
+];
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "kill",
@@ -52,8 +58,8 @@ fn prepare(stage: &Stage) -> anyhow::Result<Box<dyn Rounds>> {
         ("well", "acme", Behaviour::Well),
         ("slow", "acme", Behaviour::Slow(Duration::from_millis(10))),
         ("flaky", "acme", Behaviour::Flaky(20)),
-        ("dead", "doomed", Behaviour::Status(500)),
-        ("wrecked", "doomed", Behaviour::Reset),
+        (DOOMED[0].0, "doomed", Behaviour::Well),
+        (DOOMED[1].0, "doomed", Behaviour::Well),
     ] {
         trial.endpoint(&EndpointPlan::new(name, app, behaviour))?;
     }
@@ -78,6 +84,9 @@ impl Rounds for Kill {
             trial.next_history()?;
         }
         self.rounds += 1;
+        for (name, behaviour) in DOOMED {
+            trial.behave(name, behaviour)?;
+        }
         let size = random.random_range(100..2000);
         let stream = |app: &str, connections, pause| Stream {
             app: app.to_owned(),
@@ -97,6 +106,12 @@ impl Rounds for Kill {
         self.slowest = self.slowest.max(took);
         std::thread::sleep(Duration::from_millis(50));
         load.stop()?;
+        // What was parked for them over the kill must arrive now. Switching resets the breaker.
+        for (name, _) in DOOMED {
+            trial.behave(name, Behaviour::Well)?;
+            trial.switch(name, false)?;
+            trial.switch(name, true)?;
+        }
         let states = trial.settle(DRAIN)?;
         let held = states.into_iter().filter(|(name, ..)| name == HELD);
         self.held.extend(held.map(|(_, id, _)| id));

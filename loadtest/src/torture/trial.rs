@@ -86,6 +86,11 @@ pub(crate) struct Trial {
     held: HashSet<String>,
     /// When the history began, for asking the API for its part only.
     begun: u64,
+    /// Messages of earlier histories that the API may list again, for it is asked from a second
+    /// before the beginning: its clock is another one.
+    before: HashSet<String>,
+    /// Messages that the API listed at the end of this history.
+    listed: Vec<String>,
     schedule_ms: Vec<u64>,
 }
 
@@ -122,6 +127,8 @@ impl Trial {
             rules,
             endpoints: Vec::new(),
             held: HashSet::new(),
+            before: HashSet::new(),
+            listed: Vec::new(),
             schedule_ms: Vec::new(),
         };
         trial.schedule(SCHEDULE_MS);
@@ -169,6 +176,7 @@ impl Trial {
             let dir = Path::new("..").join(name);
             self.terms.append(&Term::Earlier { dir })?;
         }
+        self.before.extend(self.listed.drain(..));
         self.dir = dir;
         self.begun = self.clock.now();
         Ok(())
@@ -176,6 +184,7 @@ impl Trial {
 
     /// Starts the gateway and waits until it is ready; answers how long that took.
     pub(crate) fn start(&mut self) -> anyhow::Result<Duration> {
+        self.fault(FaultKind::Launch, 0, "")?;
         let took = self.world.start(Duration::from_secs(60))?;
         self.fault(FaultKind::Restart, 0, "")?;
         Ok(took)
@@ -334,6 +343,7 @@ impl Trial {
             });
             if !open || Instant::now() > deadline {
                 self.write_down(&states)?;
+                self.listed = states.iter().map(|(_, id, _)| id.clone()).collect();
                 return Ok(states);
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -379,7 +389,9 @@ impl Trial {
                 for item in page["data"].as_array().into_iter().flatten() {
                     let id = item["id"].as_str().context("a message has an id")?;
                     let state = state(item, held)?;
-                    all.push((endpoint.name.clone(), id.to_owned(), state));
+                    if !self.before.contains(id) {
+                        all.push((endpoint.name.clone(), id.to_owned(), state));
+                    }
                 }
                 match page["iterator"].as_str() {
                     Some(at) if page["done"] == false => iterator = format!("&iterator={at}"),
