@@ -84,7 +84,7 @@ fn shown(done: &Done) -> Value {
         "files": manifest.files.len(),
         "bytes": manifest.bytes(),
         "copiedBytes": done.written.copied,
-        "pauseMs": done.pause.as_secs_f64() * 1000.0,
+        "pauseMs": (done.pause.as_secs_f64() * 1e6).round() / 1e3,
         "tookMs": millis(done.took),
     })
 }

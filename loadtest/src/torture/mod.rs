@@ -16,6 +16,7 @@
 //! judging ([`crate::oracle`]), the table ([`report`]).
 
 mod accept;
+mod backup;
 mod chaos;
 mod idempotency;
 mod kill;
@@ -24,6 +25,7 @@ mod report;
 mod syscall;
 pub(crate) mod tracer;
 pub(crate) mod trial;
+mod upgrade;
 pub(crate) mod world;
 
 use std::path::{Path, PathBuf};
@@ -49,6 +51,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         accept::SCENARIO,
         idempotency::SCENARIO,
         chaos::SCENARIO,
+        backup::SCENARIO,
+        upgrade::SCENARIO,
     ]
 }
 

@@ -196,7 +196,7 @@ async fn without_a_configured_folder_the_running_gateway_writes_no_backup() {
     assert_eq!(refused["code"], "backup_not_configured");
     let metrics = gateway.api().get("/metrics").await.expect_text(200);
     assert!(
-        metrics.contains("posthaste_backup_age_seconds +Inf"),
+        metrics.contains("posthaste_backup_age_seconds inf"),
         "{metrics}"
     );
 }

@@ -68,6 +68,11 @@ pub(crate) fn seed(variable: &str) -> u64 {
     seed
 }
 
+/// A setting of the test run itself.
+pub(crate) fn asked_for(variable: &str) -> Option<String> {
+    std::env::var(variable).ok()
+}
+
 /// A port that nobody listens on just now.
 pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind(("127.0.0.1", 0))

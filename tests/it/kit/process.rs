@@ -91,11 +91,6 @@ impl Gateway {
         KEY
     }
 
-    /// Its data directory, unless `storage.dir` says otherwise.
-    pub(crate) fn data(&self) -> PathBuf {
-        self.dir.path().join("data")
-    }
-
     /// Another sub-command with the settings of this gateway; answers exit code and output.
     pub(crate) fn cli(&self, args: &[&str]) -> (i32, String) {
         cli(self.dir.path(), self.address, &self.settings, args)

@@ -29,6 +29,7 @@ use posthaste::store::{
 };
 
 use super::world::{accept, storage};
+use crate::kit::asked_for;
 
 pub(crate) const FORMAT_1: &[u8] = include_bytes!("../../fixtures/store-format-1");
 const T0: Timestamp = Timestamp::from_millis(1_767_600_000_000);
@@ -389,7 +390,7 @@ fn a_store_of_the_present_format_packs_unpacks_and_opens_whole() {
     let dir = tempfile::tempdir().unwrap();
     write_all(dir.path());
     let packed = pack(dir.path());
-    if let Ok(path) = std::env::var("POSTHASTE_WRITE_FIXTURE") {
+    if let Some(path) = asked_for("POSTHASTE_WRITE_FIXTURE") {
         fs::write(path, &packed).unwrap();
     }
     let copy = tempfile::tempdir().unwrap();

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use sha2::Sha256;
 
 use super::manifest::{FileEntry, MANIFEST, Manifest, hex};
-use super::write::{make_dir, sum_of, transfer};
+use super::write::{make_dir, new_file, sum_of, transfer};
 use super::{Error, room, sync_dir, with};
 use crate::base::Timestamp;
 use crate::model::LaneId;
@@ -207,6 +207,11 @@ fn copy(manifest: &Manifest, backup: &Path, to: &Path) -> Result<(), Error> {
         let copied = transfer(opened, &path, file.size).map_err(with("copy to", &path))?;
         agrees(&from, file, copied.0, copied.1)?;
     }
+    // The database opens its lock and does not make it.
+    let lock = to.join("db/lock");
+    new_file(&lock)
+        .and_then(|file| file.sync_all())
+        .map_err(with("make", &lock))?;
     dirs.iter().rev().try_for_each(|dir| sync_dir(dir))
 }
 
