@@ -75,7 +75,7 @@ fn prepare(stage: &Stage) -> anyhow::Result<Box<dyn Rounds>> {
     for (name, app, behaviour) in [
         ("well", "acme", Behaviour::Well),
         ("flaky", "acme", Behaviour::Flaky(20)),
-        ("dead", "doomed", Behaviour::Status(500)),
+        ("slow", "doomed", Behaviour::Slow(Duration::from_millis(20))),
     ] {
         trial.endpoint(&EndpointPlan::new(name, app, behaviour))?;
     }

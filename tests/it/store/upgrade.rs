@@ -208,7 +208,8 @@ fn write_all(dir: &Path) {
             endpoint: EndpointNo(3),
         }],
         states: vec![(EndpointNo(1), state())],
-        checkpoint: vec![(LaneId(1), 7)],
+        // Above it deliveries without a trace are pending.
+        checkpoint: vec![(LaneId(1), 2)],
         ..Settlement::default()
     };
     writer.settle(&settlement).unwrap();
@@ -301,7 +302,7 @@ fn assert_all(reader: &dyn Reader) {
         .find(|lane| lane.id == LaneId(1));
     assert_eq!(
         lane.map(|lane| (lane.checkpoint, lane.last)),
-        Some((7, FIRST))
+        Some((2, FIRST))
     );
     let page = Page {
         from: None,
@@ -382,7 +383,10 @@ fn table_files(dir: &Path) -> usize {
     let tables = spaces.map(|space| space.unwrap().path().join("tables"));
     // The first holds the names of the others.
     let tables = tables.filter(|path| !path.ends_with("0/tables"));
-    tables.map(|path| fs::read_dir(path).unwrap().count()).sum()
+    // Empty folders are not packed.
+    tables
+        .map(|path| fs::read_dir(path).map_or(0, Iterator::count))
+        .sum()
 }
 
 #[test]
