@@ -108,6 +108,7 @@ fn gateway() -> Router {
         delivery: config.delivery,
         retention: config.retention,
         targets: TargetRules::default(),
+        backups: None,
         metrics: Box::new(String::new),
     })))
 }

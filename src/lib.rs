@@ -27,6 +27,7 @@ pub mod schedule;
 pub mod deliver;
 pub mod auth;
 pub mod directory;
+pub mod backup;
 pub mod lane;
 pub mod store;
 pub mod server;

@@ -428,7 +428,7 @@ fn metric_list(metrics: &[(&str, &str, &str)], page: &str) -> Vec<String> {
         }
         if !page.contains(&format!("| `{name}` | {kind} | {} |", help.trim())) {
             wrong.push(format!(
-                "docs/operations.md lacks: | `{name}` | {kind} | {} |",
+                "docs/OPERATIONS.md lacks: | `{name}` | {kind} | {} |",
                 help.trim()
             ));
         }
@@ -553,7 +553,7 @@ fn metrics_are_well_named_and_documented() {
         .iter()
         .map(|metric| (metric.name, kind(metric.kind), metric.help))
         .collect();
-    let page = fs::read_to_string("docs/operations.md").expect("the page is readable");
+    let page = fs::read_to_string("docs/OPERATIONS.md").expect("the page is readable");
     assert_clean(metric_list(&list, &page));
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::generator::{Form, Load, Pace};
 use crate::payload::Filling;
@@ -28,6 +28,94 @@ pub(crate) enum Command {
     Sink(SinkArgs),
     /// What the machine allows: bare server, bare client, plain file.
     Ceiling(CeilingArgs),
+    /// Hurt a gateway in named ways and prove that nothing acknowledged is lost (docs/TORTURE.md).
+    Torture(TortureArgs),
+    /// Judge a recorded history again.
+    Check(CheckArgs),
+    /// Record load and deliveries of a gateway that runs already, for `check`.
+    Record(RecordArgs),
+}
+
+/// How much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TortureSet {
+    /// Minutes.
+    Ci = 0,
+    /// Hours.
+    Full = 1,
+}
+
+#[derive(Args)]
+pub(crate) struct TortureArgs {
+    /// Run this one only; repeatable. Without it all run.
+    #[arg(long)]
+    pub(crate) scenario: Vec<String>,
+    /// Of all random choices; round n of a scenario uses seed + n. Without it a random one, printed.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Rounds of each scenario, instead of the set's.
+    #[arg(long)]
+    pub(crate) rounds: Option<u32>,
+    /// How many rounds each scenario has.
+    #[arg(long, value_enum, default_value_t = TortureSet::Ci)]
+    pub(crate) set: TortureSet,
+    /// The binary to start.
+    #[arg(long, default_value = "target/release/posthaste")]
+    pub(crate) gateway: PathBuf,
+    /// Where the directory of the run is made. A real disk proves more than a memory file system.
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Keep it also when all is well.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Write the report here, as JSON.
+    #[arg(long)]
+    pub(crate) report: Option<PathBuf>,
+    /// Test the checker instead: every doctored history must be rejected by its rule.
+    #[arg(long)]
+    pub(crate) self_test: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct RecordArgs {
+    /// Directory of the history; made if absent, continued if there.
+    pub(crate) dir: PathBuf,
+    /// Address of the gateway.
+    #[arg(long, default_value = "127.0.0.1:8071")]
+    pub(crate) address: SocketAddr,
+    /// A key that may write messages.
+    #[arg(long, env = "POSTHASTE_ADMIN_KEY", hide_env_values = true)]
+    pub(crate) key: Option<String>,
+    /// Id or uid of the application.
+    #[arg(long)]
+    pub(crate) app: String,
+    /// Endpoint of it whose URL is `http://LISTEN/NAME`: `NAME=ID=SECRET`; repeatable.
+    #[arg(long)]
+    pub(crate) endpoint: Vec<String>,
+    /// Where the receiver listens; port 0 takes a free one and prints it.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    pub(crate) listen: SocketAddr,
+    /// Connections of the producer.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) connections: usize,
+    /// Milliseconds between two requests of a connection.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) pause_ms: u64,
+    /// Bytes of filling in a payload.
+    #[arg(long, default_value_t = 200)]
+    pub(crate) size: usize,
+    /// Seconds of load; 0 = until it is stopped.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) duration: u64,
+    /// Seconds that the receiver stays after the load.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) linger: u64,
+}
+
+#[derive(Args)]
+pub(crate) struct CheckArgs {
+    /// Directory of the history.
+    pub(crate) dir: PathBuf,
 }
 
 /// How the load looks.

@@ -9,11 +9,13 @@ use axum::response::Response;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
+use crate::backup;
 use crate::directory;
 use crate::ingest::{Item, ItemKind, Refused};
 use crate::lane;
 use crate::schedule;
 use crate::store;
+use crate::store::fjall::backup as files;
 
 macro_rules! codes {
     ($($(#[$doc:meta])+ $variant:ident = $status:literal $text:literal $title:literal;)+) => {
@@ -65,6 +67,10 @@ codes! {
     EventTypeExists = 409 "event_type_exists" "The event type exists";
     /// An equal request is still being worked on.
     InProgress = 409 "idempotency_in_progress" "Still in progress";
+    /// Another backup is not finished yet.
+    BackupRunning = 409 "backup_running" "A backup is under way";
+    /// The operator has not said where backups may go.
+    BackupNotConfigured = 409 "backup_not_configured" "Backups are not configured";
     /// Body or payload beyond the limit.
     TooLarge = 413 "payload_too_large" "Payload too large";
     /// A content type other than JSON.
@@ -104,6 +110,11 @@ impl Problem {
 
     pub(super) fn not_found(what: &str) -> Self {
         Self::new(Code::NotFound, format!("No {what} with this id."))
+    }
+
+    /// Code and detail, for an answer in another form.
+    pub(super) fn told(self) -> (&'static str, Cow<'static, str>) {
+        (self.code.name(), self.detail)
     }
 
     pub(super) const fn after(mut self, secs: u32) -> Self {
@@ -290,6 +301,27 @@ impl From<store::Error> for Problem {
             | store::Error::Doubtful(_)
             | store::Error::Regressed(_) => {
                 Self::new(Code::Server, "The store cannot be read at the moment.")
+            }
+        }
+    }
+}
+
+impl From<backup::Error> for Problem {
+    fn from(error: backup::Error) -> Self {
+        let detail = format!("{error}.");
+        match error {
+            backup::Error::NotConfigured => Self::new(Code::BackupNotConfigured, detail),
+            backup::Error::Running => Self::new(Code::BackupRunning, detail).after(10),
+            backup::Error::BadName => Item::body("name", ItemKind::ValueError, detail).into(),
+            backup::Error::Lane(error) => error.into(),
+            backup::Error::Restless => Self::new(Code::Overloaded, detail).after(10),
+            backup::Error::Files(files::Error::Taken(_)) => Self::new(Code::Conflict, detail),
+            backup::Error::Files(files::Error::NoSpace { .. }) => {
+                Self::new(Code::StorageLow, detail)
+            }
+            backup::Error::Files(_) | backup::Error::Interrupted => {
+                tracing::error!(%error, "a backup failed");
+                Self::new(Code::Server, detail)
             }
         }
     }

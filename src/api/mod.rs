@@ -9,6 +9,7 @@
 
 mod application;
 mod attempt;
+mod backup;
 mod body;
 mod cancel;
 mod endpoint;
@@ -38,6 +39,7 @@ use axum::Router;
 use tokio::sync::Semaphore;
 
 use crate::auth::{Auth, Entropy};
+use crate::backup::Backups;
 use crate::base::Clock;
 use crate::config;
 use crate::directory::Directory;
@@ -73,6 +75,8 @@ pub struct Parts {
     pub retention: config::Retention,
     /// Which URLs endpoints may have, until [`ApiState::adopt`] says otherwise.
     pub targets: TargetRules,
+    /// Backups, if the store can be copied while it is used.
+    pub backups: Option<Arc<Backups>>,
     /// The page of `/metrics`, in the Prometheus text form.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
 }

@@ -10,8 +10,8 @@ use axum::routing::{MethodFilter, MethodRouter, any};
 use super::error::{Code, Problem};
 use super::request::{Answer, Cx, Replay, get, leave, on, scan};
 use super::{
-    ApiState, application, attempt, cancel, endpoint, event_type, explain, instance, key, message,
-    recover, task,
+    ApiState, application, attempt, backup, cancel, endpoint, event_type, explain, instance, key,
+    message, recover, task,
 };
 use crate::model::Scope;
 
@@ -243,6 +243,15 @@ fn others() -> Vec<(&'static str, Route)> {
         (
             "/api-keys/{key_id}",
             on(MethodFilter::DELETE, keys, Replay::Own, key::revoke),
+        ),
+        (
+            "/admin/backup",
+            on(
+                MethodFilter::POST,
+                Scope::Admin,
+                Replay::Own,
+                backup::create,
+            ),
         ),
         ("/background-task", get(Scope::MessageRead, task::list)),
         (

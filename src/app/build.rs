@@ -12,6 +12,7 @@ use super::Error;
 use super::outgoing::Outgoing;
 use crate::api;
 use crate::auth::{Auth, Entropy};
+use crate::backup::{self, Backups};
 use crate::base::task::{self, OnExit, Stop, Tasks};
 use crate::base::{Clock, SystemClock};
 use crate::client::{Client, ClientOptions, SystemResolver};
@@ -42,6 +43,7 @@ pub(super) struct Engine {
     pub(super) status: watch::Receiver<Status>,
     pub(super) entropy: Arc<Entropy>,
     pub(super) rules: TargetRules,
+    pub(super) backups: Arc<Backups>,
     /// Taken by whoever waits for the recovery.
     pub(super) recovery: Option<RecoveryError>,
 }
@@ -84,7 +86,13 @@ pub(super) async fn engine(
     stop: &Stop,
 ) -> Result<Engine, Error> {
     let shared: Arc<dyn Clock> = clock.clone();
-    let (writer, reader) = open_store(config).await?;
+    let store::fjall::Opened {
+        writer,
+        reader,
+        source,
+        losses,
+    } = open_store(config).await?;
+    let (writer, reader): Opened = (Box::new(writer), reader);
     // Groups on their way to the scheduler; see `Lane::start` for what happens when it is full.
     let (committed_to, committed) = mpsc::channel(64);
     let lane = lane(config, writer, &shared, committed_to)?;
@@ -101,6 +109,10 @@ pub(super) async fn engine(
     let (announcer, teller) =
         Announcer::new(lane.clone(), Arc::clone(&directory), Arc::clone(&shared));
     tasks.spawn("teller", OnExit::Log, teller.run());
+    losses
+        .iter()
+        .for_each(|loss| announcer.loss_accepted(*loss));
+    let backups = backups(config, source, &lane, &shared).await?;
 
     let mut core = Core::new(settings(config));
     let recovery = schedule::begin(
@@ -146,6 +158,7 @@ pub(super) async fn engine(
         status,
         entropy: Arc::new(Entropy::from_seed(system_bytes()?)),
         rules,
+        backups,
         recovery: Some(recovery_failed),
     })
 }
@@ -173,15 +186,36 @@ pub(super) type RecoveryError = oneshot::Receiver<(store::Error, mpsc::Sender<In
 type Opened = (Box<dyn store::Writer>, Arc<dyn Reader>);
 
 /// Opening verifies the journals, which blocks.
-async fn open_store(config: &Config) -> Result<Opened, Error> {
+async fn open_store(config: &Config) -> Result<store::fjall::Opened, Error> {
     let (storage, retention) = (config.storage.clone(), config.retention.clone());
     let opened = tokio::task::spawn_blocking(move || Store::open(&storage, &retention)).await;
     let opened = opened.map_err(|panic| Error::System {
         what: "open the store",
         cause: std::io::Error::other(panic),
     })?;
-    let opened = opened.map_err(|cause| store_error(config, cause))?;
-    Ok((Box::new(opened.writer), opened.reader))
+    opened.map_err(|cause| store_error(config, cause))
+}
+
+/// Looks through the folder of backups, which may take a while: not on an async thread.
+async fn backups(
+    config: &Config,
+    source: store::fjall::backup::Source,
+    lane: &Lane,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<Backups>, Error> {
+    let parts = backup::Parts {
+        source,
+        lane: lane.clone(),
+        clock: Arc::clone(clock),
+        dir: config.storage.backup_dir.clone(),
+        reserve: config.storage.reserve.get(),
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    let made = tokio::task::spawn_blocking(|| Backups::new(parts)).await;
+    made.map(Arc::new).map_err(|panic| Error::System {
+        what: "look for backups",
+        cause: std::io::Error::other(panic),
+    })
 }
 
 pub(super) fn store_error(config: &Config, cause: store::Error) -> Error {
@@ -291,6 +325,7 @@ pub(super) fn api(
         delivery: config.delivery.clone(),
         retention: config.retention.clone(),
         targets: engine.rules.clone(),
+        backups: Some(Arc::clone(&engine.backups)),
         metrics: Box::new(move || exposition.render()),
     }))
 }

@@ -1,4 +1,5 @@
-//! What is looked at every few seconds: room on the disk, the size of the store, the system's clock.
+//! What is looked at every few seconds: room on the disk, the size of the store, the age
+//! of the newest backup, the system's clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use tracing::{info, warn};
 
 use super::build::Engine;
 use crate::api::ApiState;
+use crate::backup::Backups;
 use crate::base::SystemClock;
 use crate::base::task::{OnExit, Stop, Tasks};
 use crate::config::Config;
@@ -27,11 +29,17 @@ pub(super) fn start(engine: &Engine, config: &Config, tasks: &Tasks, stop: &Stop
     tasks.spawn(
         "housekeeping",
         OnExit::Log,
-        keep(lane, clock, reserve, stop.clone()),
+        keep(
+            lane,
+            clock,
+            Arc::clone(&engine.backups),
+            reserve,
+            stop.clone(),
+        ),
     );
 }
 
-async fn keep(lane: Lane, clock: SystemClock, reserve: u64, mut stop: Stop) {
+async fn keep(lane: Lane, clock: SystemClock, backups: Arc<Backups>, reserve: u64, mut stop: Stop) {
     let metrics = StoreMetrics::register();
     let mut short = false;
     loop {
@@ -39,6 +47,7 @@ async fn keep(lane: Lane, clock: SystemClock, reserve: u64, mut stop: Stop) {
             show(&metrics, &space);
             short = judge(&lane, &space, reserve, short);
         }
+        backups.show_age();
         let moved = clock.resync();
         if moved.abs() > STEP {
             warn!(moved_ms = moved, "the system's clock was stepped");

@@ -2,7 +2,7 @@
 //!
 //! Everything is read and checked before anything is exchanged, so a mistake leaves all of it as it
 //! is. What was changed and takes a restart is named in one warning, again with each reload until
-//! the restart. [`taken_over`] is the list of what can change; `docs/operations.md` says the same.
+//! the restart. [`taken_over`] is the list of what can change; `docs/OPERATIONS.md` says the same.
 
 use std::sync::Arc;
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod backup;
 pub mod config;
 pub mod demo;
 pub mod http;
@@ -39,8 +40,12 @@ enum Command {
     Config(config::ConfigCommand),
     /// Makes, lists and revokes API keys in the data directory of a stopped gateway.
     Keys(keys::KeysArgs),
-    /// Checks every record of the data directory of a stopped gateway.
-    Verify,
+    /// Copies the store, of the running gateway (with its admin key) or of a stopped one.
+    Backup(backup::BackupArgs),
+    /// Makes a data directory from a backup, after checking all of it.
+    Restore(backup::RestoreArgs),
+    /// Checks every record of the data directory of a stopped gateway, or every file of a backup.
+    Verify(offline::VerifyArgs),
     /// Accepts the loss that a refused start has named, after the data was copied aside.
     AcceptLoss(offline::LossArgs),
 }
@@ -63,7 +68,9 @@ impl Cli {
                 Ok(config) => in_runtime(offline::keys(args, config)),
                 Err(error) => complain(&error, 78),
             },
-            Command::Verify => offline::verify(file),
+            Command::Backup(args) => backup::backup(args, file),
+            Command::Restore(args) => backup::restore(&args),
+            Command::Verify(args) => offline::verify(args, file),
             Command::AcceptLoss(args) => offline::accept_loss(&args, file),
         }
     }

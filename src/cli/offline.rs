@@ -3,7 +3,7 @@
 //!
 //! The directory's lock keeps them and a running gateway apart.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -12,40 +12,99 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::sync::mpsc;
 
-use super::{complain, config, keys, say};
+use super::{backup, complain, config, keys, say};
 use crate::auth::KEY_RANDOM;
 use crate::base::{Clock, SystemClock};
 use crate::config::Config;
 use crate::directory::Directory;
 use crate::lane::{self, Lane};
-use crate::model::LaneId;
+use crate::model::{LaneId, Position};
 use crate::store;
 use crate::store::fjall as embedded;
+use crate::store::fjall::backup::MANIFEST;
 
 /// Arguments of `posthaste accept-loss`: the numbers that the refused start printed.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LossArgs {
     /// The lane that was named.
-    #[arg(long)]
-    lane: u32,
+    #[arg(
+        long,
+        requires = "last_good",
+        required_unless_present = "accept_loss_after"
+    )]
+    lane: Option<u32>,
     /// The last sequence number that was found.
-    #[arg(long, value_name = "SEQ")]
-    last_good: u64,
+    #[arg(long, value_name = "SEQ", requires = "lane")]
+    last_good: Option<u64>,
+    /// Both in one word: what stands behind this position may be lost.
+    #[arg(
+        long,
+        value_name = "LANE:SEQ",
+        value_parser = position,
+        conflicts_with_all = ["lane", "last_good"]
+    )]
+    accept_loss_after: Option<Position>,
 }
 
-/// `posthaste verify`: exit code 0 if nothing is wrong, 78 otherwise.
-pub(super) fn verify(file: Option<&Path>) -> ExitCode {
-    let dir = match config::load(file) {
-        Ok(config) => config.storage.dir,
-        Err(error) => return complain(&error, 78),
+impl LossArgs {
+    /// The last position that is kept for certain.
+    fn last_good(&self) -> Position {
+        let named = self.lane.zip(self.last_good);
+        let named = named.map(|(lane, seq)| Position {
+            lane: LaneId(lane),
+            seq,
+        });
+        // The parser has seen to it that one of the two is there.
+        self.accept_loss_after.or(named).unwrap_or(Position::START)
+    }
+}
+
+/// Reads `LANE:SEQ`.
+fn position(text: &str) -> Result<Position, String> {
+    let parts = text.split_once(':');
+    let numbers = parts.and_then(|(lane, seq)| lane.parse().ok().zip(seq.parse().ok()));
+    let (lane, seq) = numbers.ok_or("a position is LANE:SEQ, two numbers")?;
+    Ok(Position {
+        lane: LaneId(lane),
+        seq,
+    })
+}
+
+/// Arguments of `posthaste verify`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct VerifyArgs {
+    /// A data directory that no process uses, or a backup; `storage.dir` if absent.
+    dir: Option<PathBuf>,
+    /// Prints the report as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// `posthaste verify`: exit code 0 if nothing is wrong, 78 if something is, 74 if the disk fails, 1 if
+/// another process uses the directory.
+pub(super) fn verify(args: VerifyArgs, file: Option<&Path>) -> ExitCode {
+    let dir = match args
+        .dir
+        .map_or_else(|| Ok(config::load(file)?.storage.dir), Ok)
+    {
+        Ok(dir) => dir,
+        Err::<_, config::Error>(error) => return complain(&error, 78),
     };
+    if dir.join(MANIFEST).exists() {
+        return backup::verify(&dir, args.json);
+    }
     if !dir.is_dir() {
         say(&format!("there is no store in {}", dir.display()));
         return ExitCode::from(78);
     }
     match embedded::verify(&dir) {
         Ok(report) => {
-            say(&report.to_string());
+            let text = if args.json {
+                report.json().to_string()
+            } else {
+                report.to_string()
+            };
+            say(&text);
             if report.is_good() {
                 ExitCode::SUCCESS
             } else {
@@ -86,7 +145,8 @@ pub(super) fn accept_loss(args: &LossArgs, file: Option<&Path>) -> ExitCode {
         Err(error) => return complain(&error, 78),
     };
     let now = SystemClock::start().now();
-    match embedded::accept_loss(&dir, LaneId(args.lane), args.last_good, now) {
+    let after = args.last_good();
+    match embedded::accept_loss(&dir, after.lane, after.seq, now) {
         Ok(loss) => {
             let (kept, acked) = (loss.kept.display(), loss.acknowledged);
             say(&format!(
@@ -100,10 +160,56 @@ pub(super) fn accept_loss(args: &LossArgs, file: Option<&Path>) -> ExitCode {
 }
 
 /// 78 = a human must decide, 74 = the disk, 1 = try again.
-const fn code(error: &store::Error) -> u8 {
+pub(super) const fn code(error: &store::Error) -> u8 {
     match error {
         store::Error::Regressed(_) | store::Error::Corrupt { .. } => 78,
         store::Error::Doubtful(_) => 74,
         store::Error::NotApplied(_) | store::Error::Unavailable(_) => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        loss: LossArgs,
+    }
+
+    fn parsed(words: &[&str]) -> Option<Position> {
+        let words = std::iter::once(&"accept-loss").chain(words);
+        Some(Line::try_parse_from(words).ok()?.loss.last_good())
+    }
+
+    #[test]
+    fn a_loss_is_accepted_by_its_exact_position_in_either_form() {
+        let expected = Some(Position {
+            lane: LaneId(3),
+            seq: 17,
+        });
+        assert_eq!(parsed(&["--lane", "3", "--last-good", "17"]), expected);
+        assert_eq!(parsed(&["--accept-loss-after", "3:17"]), expected);
+        for wrong in [
+            &[][..],
+            &["--lane", "3"],
+            &["--last-good", "17"],
+            &["--accept-loss-after", "17"],
+            &["--accept-loss-after", "3:"],
+            &["--accept-loss-after", "3:17:1"],
+            &[
+                "--accept-loss-after",
+                "3:17",
+                "--lane",
+                "3",
+                "--last-good",
+                "17",
+            ],
+        ] {
+            assert_eq!(parsed(wrong), None, "{wrong:?}");
+        }
     }
 }

@@ -390,6 +390,11 @@ pub(super) static KEYS: &[Key] = &[
         Slot::HighWater(|d| &mut d.config.storage.high_water),
     ),
     key(
+        "storage",
+        "backup_dir",
+        Slot::OptionalPath(|d| &mut d.config.storage.backup_dir),
+    ),
+    key(
         "ingest",
         "max_body",
         Slot::Size(

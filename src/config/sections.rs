@@ -72,6 +72,9 @@ pub struct Storage {
     pub reserve: ByteSize,
     /// When the independent high-water mark is written.
     pub high_water: HighWater,
+    /// Where the running gateway may write backups; without it `posthaste backup` works on a stopped
+    /// gateway only.
+    pub backup_dir: Option<PathBuf>,
 }
 
 /// How often the high-water mark is synced.
@@ -206,6 +209,7 @@ impl Default for Storage {
             max_journal: ByteSize::mib(256),
             reserve: ByteSize::mib(512),
             high_water: HighWater::Interval,
+            backup_dir: None,
         }
     }
 }

@@ -20,7 +20,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::base::{Clock, Timestamp, task};
 use crate::model::{LaneId, Message};
-use crate::store::{Accept, ConfigRow, IdempotencyKey, Settlement, Space, StoredAnswer, Writer};
+use crate::store::{
+    Accept, ConfigRow, IdempotencyKey, Settlement, Space, Standing, StoredAnswer, Writer,
+};
 
 /// Room in the queue for settlements and configuration beside the messages.
 const CONTROL_ROOM: usize = 1024;
@@ -62,6 +64,17 @@ pub enum Error {
     /// The write failed: it may or may not have happened, and the process is ending.
     #[error("the store failed; whether this was written is unknown")]
     Failed,
+}
+
+/// What was done while nothing was written.
+#[derive(Debug)]
+pub struct Held<T> {
+    /// What it gave.
+    pub value: T,
+    /// Where the log stood meanwhile.
+    pub standing: Standing,
+    /// For how long commits had to wait: the sync before it included.
+    pub pause: Duration,
 }
 
 /// Resolves when a settlement is applied.
@@ -207,6 +220,26 @@ impl Lane {
         Timestamp::from_millis(self.shared.last_commit_ms.load(Ordering::Relaxed))
     }
 
+    /// Runs `body` on the commit thread between two group commits, after everything committed was
+    /// made durable: while it runs nothing is written. It must be short (`reliability.md` D10: 100 ms).
+    /// Dropping the future does not undo it.
+    pub async fn hold<T: Send + 'static>(
+        &self,
+        body: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Held<T>, Error> {
+        let (found_to, found) = oneshot::channel();
+        let (reply, done) = oneshot::channel();
+        let body = Box::new(move |standing| task::answer(found_to, (body(), standing)));
+        self.send(Work::Hold { body, reply })?;
+        let pause = done.await.unwrap_or(Err(Error::Failed))?;
+        let (value, standing) = found.await.map_err(|_| Error::Failed)?;
+        Ok(Held {
+            value,
+            standing,
+            pause,
+        })
+    }
+
     fn send(&self, work: Work) -> Result<(), Error> {
         self.work.try_send(work).map_err(|error| match error {
             TrySendError::Full(_) => Error::Busy,
@@ -313,6 +346,10 @@ enum Work {
     },
     Space {
         reply: oneshot::Sender<Result<Space, Error>>,
+    },
+    Hold {
+        body: Box<dyn FnOnce(Standing) + Send>,
+        reply: oneshot::Sender<Result<Duration, Error>>,
     },
     Close {
         reply: oneshot::Sender<Result<(), Error>>,

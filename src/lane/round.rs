@@ -144,6 +144,20 @@ impl Round {
                 let space = self.writer.space();
                 return self.answer(reply, space).map(|()| true);
             }
+            Work::Hold { body, reply } => {
+                // What queued before it is not part of the pause.
+                self.commit()?;
+                let began = self.clock.monotonic();
+                let held = self.writer.standing().map(|standing| {
+                    body(standing);
+                    self.clock.monotonic().saturating_sub(began)
+                });
+                if held.is_ok() {
+                    self.unsynced_since = None;
+                    self.answer_durable();
+                }
+                return self.answer(reply, held).map(|()| true);
+            }
             Work::Close { reply } => {
                 self.commit()?;
                 let closed = self.writer.close();

@@ -56,6 +56,33 @@ impl StoreMetrics {
     }
 }
 
+/// What becomes of backups.
+#[derive(Clone)]
+pub struct BackupMetrics {
+    /// For how long one held up commits, seconds.
+    pub pause: Histogram,
+    /// Complete ones.
+    pub finished: Counter,
+    /// Begun, and not completed.
+    pub failed: Counter,
+    /// Age of the newest complete one, seconds.
+    pub age: Gauge,
+}
+
+impl BackupMetrics {
+    /// Registers all series.
+    pub fn register() -> Self {
+        let age = gauge!(super::BACKUP_AGE);
+        age.set(f64::INFINITY);
+        Self {
+            pause: histogram!(super::BACKUP_PAUSE),
+            finished: counter!(super::BACKUPS, "result" => "finished"),
+            failed: counter!(super::BACKUPS, "result" => "failed"),
+            age,
+        }
+    }
+}
+
 /// What the scheduler knows.
 #[derive(Clone)]
 pub struct ScheduleMetrics {

@@ -1,11 +1,13 @@
 //! Every metric name in one list, with its help text, and the handles that components record with.
 //!
-//! Label sets are bounded: their values come from closed lists. `docs/operations.md` shows the list; a
+//! Label sets are bounded: their values come from closed lists. `docs/OPERATIONS.md` shows the list; a
 //! test keeps the two equal.
 
 mod handles;
 
-pub use handles::{CommitMetrics, ProcessMetrics, ScheduleMetrics, ServerMetrics, StoreMetrics};
+pub use handles::{
+    BackupMetrics, CommitMetrics, ProcessMetrics, ScheduleMetrics, ServerMetrics, StoreMetrics,
+};
 
 /// A metric as `/metrics` shows it.
 pub struct Metric {
@@ -66,6 +68,12 @@ metrics! {
     STORE_JOURNALS = Gauge "posthaste_store_journals";
     /// Bytes in journal files.
     STORE_JOURNAL_BYTES = Gauge "posthaste_store_journal_bytes";
+    /// For how long a backup held up commits, seconds.
+    BACKUP_PAUSE = Histogram "posthaste_backup_pause_seconds";
+    /// Backups by `result`: `finished`, `failed`.
+    BACKUPS = Counter "posthaste_backups_total";
+    /// Age of the newest complete backup in `storage.backup_dir`, seconds; infinite if there is none.
+    BACKUP_AGE = Gauge "posthaste_backup_age_seconds";
     /// Deliveries not finished: in memory and parked.
     PENDING = Gauge "posthaste_deliveries_pending";
     /// Deliveries held in memory.

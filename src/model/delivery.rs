@@ -32,6 +32,16 @@ pub enum DeliveryState {
 }
 
 impl DeliveryState {
+    /// Those a stopped gateway's deliveries can be in: all but sending.
+    pub const STORED: [Self; 6] = [
+        Self::Pending,
+        Self::Retrying,
+        Self::Held,
+        Self::Delivered,
+        Self::Dead,
+        Self::Cancelled,
+    ];
+
     /// The name in the API and in metrics.
     pub const fn name(self) -> &'static str {
         match self {

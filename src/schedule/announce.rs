@@ -16,7 +16,7 @@ use crate::base::{Clock, Timestamp};
 use crate::directory::{Directory, Snapshot};
 use crate::lane::{self, Lane};
 use crate::model::{AppNo, ContentType, DisableReason, Endpoint, EndpointNo, Message, Position};
-use crate::store::Accept;
+use crate::store::{Accept, AcceptedLoss};
 
 /// Uid of the application that operational events belong to.
 pub const OPERATOR: &str = "posthaste-operator";
@@ -25,6 +25,7 @@ pub const OPERATOR: &str = "posthaste-operator";
 enum Errand {
     Announce(Announcement),
     Disable(EndpointNo, DisableReason),
+    Loss(AcceptedLoss),
 }
 
 /// Hands announcements over without waiting.
@@ -66,6 +67,11 @@ impl Announcer {
         self.hand(Errand::Disable(endpoint, reason));
     }
 
+    /// Tells of an accepted loss, unless that was done before.
+    pub fn loss_accepted(&self, loss: AcceptedLoss) {
+        self.hand(Errand::Loss(loss));
+    }
+
     fn hand(&self, errand: Errand) {
         match self.errands.try_send(errand) {
             Ok(()) => {}
@@ -86,6 +92,7 @@ impl Teller {
             match errand {
                 Errand::Announce(announcement) => self.publish(&announcement).await,
                 Errand::Disable(endpoint, reason) => self.disable(endpoint, reason).await,
+                Errand::Loss(loss) => self.loss(&loss).await,
             }
         }
     }
@@ -116,15 +123,52 @@ impl Teller {
         }
     }
 
+    /// Announces an accepted loss once (`reliability.md` D6): the note that it was is written after
+    /// the event, so a crash between the two tells it twice.
+    async fn loss(&self, loss: &AcceptedLoss) {
+        let name = format!("loss_accepted/{}/{}", loss.lane, loss.at.millis());
+        if self.directory.snapshot().instance(&name).is_some() {
+            return;
+        }
+        let range = json!({
+            "lane": loss.lane.0,
+            "from": loss.last_good.saturating_add(1),
+            "to": loss.acknowledged,
+        });
+        let lost = loss.acknowledged.saturating_sub(loss.last_good);
+        let data = json!({ "acceptedAt": loss.at, "atMost": lost, "ranges": [range] });
+        if !self.tell("store.loss_accepted", data).await {
+            return; // said in the log; the next start tries again
+        }
+        let noted: Result<(), crate::directory::Error> = self
+            .directory
+            .change(|draft| draft.put_instance(&name, json!(true)))
+            .await;
+        if let Err(cause) = noted {
+            warn!(%cause, "an accepted loss was announced and will be announced again");
+        }
+    }
+
     async fn publish(&self, announcement: &Announcement) {
         let snapshot = self.directory.snapshot();
+        let operator = snapshot.app(OPERATOR).map(|entry| entry.app.no);
+        let described = operator.and_then(|no| describe(&snapshot, announcement, no));
+        if let Some((kind, data)) = described {
+            self.tell(kind, data).await;
+        }
+    }
+
+    /// Writes an operational event; false if it could not be stored.
+    async fn tell(&self, kind: &'static str, data: Value) -> bool {
+        let snapshot = self.directory.snapshot();
         let Some(operator) = snapshot.app(OPERATOR) else {
-            return warn!("there is no operator application; an operational event is dropped");
+            warn!(
+                kind,
+                "there is no operator application; an operational event is dropped"
+            );
+            return false;
         };
         let now = self.clock.now();
-        let Some((kind, data)) = describe(&snapshot, announcement, operator.app.no) else {
-            return;
-        };
         let payload = json!({ "type": kind, "data": data }).to_string();
         let mut targets = Vec::new();
         operator.routes().matching(kind, &[], &mut targets);
@@ -142,11 +186,11 @@ impl Teller {
         };
         let bytes = bytes.saturating_mul(deliveries);
         operator.load.add(deliveries, bytes);
-        self.append(message, kind).await;
+        self.append(message, kind).await
     }
 
     /// Patient: a full queue means load, and the operator wants to know of it.
-    async fn append(&self, message: Message, kind: &str) {
+    async fn append(&self, message: Message, kind: &str) -> bool {
         for _ in 0..50 {
             let accept = Accept {
                 message: message.clone(),
@@ -157,12 +201,16 @@ impl Teller {
                 Err(error) => Err(error),
             };
             match appended {
-                Ok(()) => return,
+                Ok(()) => return true,
                 Err(lane::Error::Busy) => tokio::time::sleep(Duration::from_millis(100)).await,
-                Err(cause) => return warn!(%cause, kind, "operational event not stored"),
+                Err(cause) => {
+                    warn!(%cause, kind, "operational event not stored");
+                    return false;
+                }
             }
         }
         warn!(kind, "operational event not stored: the store is too busy");
+        false
     }
 }
 

@@ -10,6 +10,8 @@
 //!   dead and answers `Doubtful` for ever: the process must end (exit code 74) and recover;
 //! - reads see whole commits only.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use crate::base::Timestamp;
@@ -227,8 +229,42 @@ pub trait Writer: Send {
     /// Bytes left on the disk that holds the store, for the reserve.
     fn space(&self) -> Result<Space, Error>;
 
+    /// Makes everything applied so far durable, as [`Writer::sync`], and answers where the log then
+    /// stands. Until the next call nothing is written: what is on the disk is exactly that.
+    fn standing(&mut self) -> Result<Standing, Error>;
+
     /// Syncs and writes the final high-water mark. The writer is dead afterwards.
     fn close(&mut self) -> Result<(), Error>;
+}
+
+/// Where a log stands between two commits.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// The last commit; numbers are dense over the whole life of a store.
+    pub batch: u64,
+    /// Its hash, which covers all commits before it.
+    pub hash: [u8; 16],
+    /// The end of the log: the last message, or the open lane with sequence number 0.
+    pub tail: Position,
+    /// The highest lane ever opened.
+    pub highest_lane: LaneId,
+    /// Commits below this number are not verified any more: a loss was accepted before it.
+    pub verify_from: u64,
+    /// Per lane that still holds messages its last one.
+    pub lanes: BTreeMap<LaneId, u64>,
+}
+
+/// A loss that was accepted some time, as its audit record says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AcceptedLoss {
+    /// The lane concerned.
+    pub lane: LaneId,
+    /// Its last message that was kept for certain.
+    pub last_good: u64,
+    /// Its last message that had been acknowledged: what lies between may be gone.
+    pub acknowledged: u64,
+    /// When it was accepted.
+    pub at: Timestamp,
 }
 
 /// Disk and journal figures of a store.

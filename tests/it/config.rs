@@ -9,7 +9,7 @@ use posthaste::model::DisablePolicy;
 const DEFAULT: &str = include_str!("../../config/default.toml");
 const DEV: &str = include_str!("../../config/dev.toml");
 const PRODUCTION: &str = include_str!("../../config/production.toml");
-const OPERATIONS: &str = include_str!("../../docs/operations.md");
+const OPERATIONS: &str = include_str!("../../docs/OPERATIONS.md");
 
 fn file(text: &str) -> Result<Config, Mistakes> {
     Config::load(Some(("my.toml", text)), [])
@@ -135,7 +135,7 @@ fn the_operations_page_lists_every_key_as_it_is() {
         let row = format!("| `{}` | {default} | {} |", key.path, key.takes);
         assert!(
             OPERATIONS.contains(&row),
-            "docs/operations.md lacks the row\n{row}"
+            "docs/OPERATIONS.md lacks the row\n{row}"
         );
     }
 }

@@ -4,6 +4,7 @@
 //! failure that names the script, never a skip.
 
 mod api;
+mod backup;
 mod config;
 mod crash;
 mod gateway;

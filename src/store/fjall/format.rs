@@ -38,6 +38,29 @@ pub(super) struct Format {
     min_reader: u32,
 }
 
+impl Format {
+    /// Why this version must not read such a store, if so.
+    pub(super) fn refusal(&self) -> Option<String> {
+        let readable =
+            self.min_reader <= CURRENT.product_format && self.fjall_format == CURRENT.fjall_format;
+        (!readable).then(|| {
+            format!(
+                "the store was written in format {} (database format {}), this version reads up to {} ({})",
+                self.product_format,
+                self.fjall_format,
+                CURRENT.product_format,
+                CURRENT.fjall_format
+            )
+        })
+    }
+}
+
+/// Whether another process holds the lock of the directory.
+pub(super) fn is_locked(path: &Path) -> bool {
+    let lock = File::options().write(true).open(path.join("lock"));
+    lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
 /// A data directory, locked.
 #[derive(Debug)]
 pub(super) struct Directory {
@@ -111,23 +134,21 @@ impl Directory {
                 "Restore a backup",
             );
         };
-        if found.min_reader > CURRENT.product_format || found.fjall_format != CURRENT.fjall_format {
-            let found = format!(
-                "the store was written in format {} (database format {}), this version reads up to {} ({})",
-                found.product_format,
-                found.fjall_format,
-                CURRENT.product_format,
-                CURRENT.fjall_format
-            );
-            return refuse(found, "Use the newer version; nothing was touched");
+        match found.refusal() {
+            None => Ok(()),
+            Some(found) => refuse(found, "Use the newer version; nothing was touched"),
         }
-        Ok(())
     }
 
     /// Writes the marker of a new store.
     pub(super) fn mark_format(&self) -> io::Result<()> {
+        self.mark_as(CURRENT)
+    }
+
+    /// Writes the marker of a store that was written in `format`.
+    pub(super) fn mark_as(&self, format: Format) -> io::Result<()> {
         let mut file = File::create_new(self.marker())?;
-        file.write_all(serde_json::to_string(&CURRENT)?.as_bytes())?;
+        file.write_all(serde_json::to_string(&format)?.as_bytes())?;
         file.sync_all()?;
         self.sync()
     }

@@ -89,6 +89,22 @@ pub(super) fn scan(bytes: &[u8]) -> Scan {
     scan
 }
 
+/// Where the batch `number` ends, or the last one before it if that is not in this file. `None` if
+/// the file becomes unreadable before it.
+pub(super) fn end_of(bytes: &[u8], number: u64) -> Option<usize> {
+    let mut end = 0;
+    let mut last = None;
+    while let Some(batch) = read(bytes, end).filter(|batch| batch.sum_is_right) {
+        let found = batch.record.map(|record| record.number);
+        if found.is_some_and(|found| found > number) {
+            break;
+        }
+        last = found.or(last);
+        end = batch.end;
+    }
+    last.is_none_or(|last| last == number).then_some(end)
+}
+
 impl Scan {
     fn take(&mut self, batch: &Batch) {
         if let Some(record) = batch.record {
@@ -289,6 +305,20 @@ mod tests {
         let old = bytes[..second_end].to_vec();
         bytes.extend(old);
         assert_eq!(scan(&bytes).rest, Rest::Torn);
+    }
+
+    #[test]
+    fn a_journal_is_cut_behind_any_batch_while_later_ones_are_written() {
+        let (bytes, second_end) = three();
+        assert_eq!(end_of(&bytes, 2), Some(second_end));
+        assert_eq!(end_of(&bytes, 3), Some(bytes.len()));
+        for torn in second_end + 1..bytes.len() {
+            assert_eq!(end_of(&bytes[..torn], 2), Some(second_end));
+            assert_eq!(end_of(&bytes[..torn], 3), None, "torn before its end");
+        }
+        // Begun a moment ago: the batch stands in the journal before.
+        assert_eq!(end_of(&[], 9), Some(0));
+        assert_eq!(end_of(&bytes, 0), Some(0));
     }
 
     #[test]

@@ -20,7 +20,7 @@
 //! | `meta` | `T` | highest lane ever opened |
 //! | `meta` | `V` | batches before this number are not verified any more |
 //! | `meta` | `H` | lanes up to this one may have holes |
-//! | `meta` | `X`, lane 4 | audit: last acknowledged number when a loss was accepted |
+//! | `meta` | `X`, lane 4 | audit of an accepted loss: last acknowledged number, last good one, when |
 //! | `meta` | `batch`, slot 4 | batch record |
 //! | all but `messages` and `attempts` | ff ff ff ff, `M`, slot 4 | marker: batch number |
 //! | `attempts` | tail of the lane 12, ff ff ff ff, ff ff, batch 8 | marker: batch number |
@@ -67,6 +67,8 @@ pub(super) const TOP_LANE: &[u8] = b"T";
 pub(super) const VERIFY_FROM: &[u8] = b"V";
 /// Lanes up to this number may have holes: a loss in them was accepted.
 pub(super) const HOLES: &[u8] = b"H";
+/// First byte of audit records.
+pub(super) const AUDIT: &[u8] = b"X";
 /// Prefix of batch records.
 pub(super) const BATCH: &[u8] = b"batch";
 
@@ -262,7 +264,13 @@ pub(super) fn read_lane(mut key: &[u8]) -> Option<LaneId> {
 
 /// Key of the audit record of an accepted loss.
 pub(super) fn audit(lane: LaneId) -> [u8; 5] {
-    join(&[b"X", &lane.0.to_be_bytes()])
+    join(&[AUDIT, &lane.0.to_be_bytes()])
+}
+
+/// Reads the key of an audit record.
+pub(super) fn read_audit(key: &[u8]) -> Option<LaneId> {
+    let no = key.strip_prefix(AUDIT)?.try_into().ok()?;
+    Some(LaneId(u32::from_be_bytes(no)))
 }
 
 fn ring_slot(batch: u64) -> [u8; 4] {

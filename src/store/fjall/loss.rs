@@ -14,14 +14,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
+use ::fjall::Readable as _;
+
 use crate::base::Timestamp;
 use crate::config::{HighWater, Retention, Storage};
 use crate::model::LaneId;
 use crate::store::faults::Faults;
-use crate::store::{Error, Writer as _};
+use crate::store::{AcceptedLoss, Error, Writer as _};
 
 use super::format::Directory;
 use super::hwm::{Mark, MarkFile};
+use super::reader::row;
 use super::spaces::{Space, Spaces};
 use super::writer::{FjallWriter, Parts};
 use super::{Shared, batch, keys, on_disk, open_failed, preflight, record, recover};
@@ -37,6 +40,29 @@ pub struct Loss {
     pub acknowledged: u64,
     /// Where the files as found were copied to.
     pub kept: PathBuf,
+}
+
+/// All losses that were accepted in this store; those of the first version, which kept too little, are left out.
+pub(super) fn accepted(spaces: &Spaces) -> Result<Vec<AcceptedLoss>, Error> {
+    let mut found = Vec::new();
+    for guard in spaces
+        .snapshot()
+        .prefix(spaces.of(Space::Meta), keys::AUDIT)
+    {
+        let (key, value) = row(guard)?;
+        let numbers = record::read_audit(&key, &value)?;
+        let Some((lane, (acknowledged, last_good, at))) = keys::read_audit(&key).zip(numbers)
+        else {
+            continue;
+        };
+        found.push(AcceptedLoss {
+            lane,
+            last_good,
+            acknowledged,
+            at,
+        });
+    }
+    Ok(found)
 }
 
 /// Accepts the loss that an open of `dir` reports. `lane` and `last_good` must be those of its
@@ -76,7 +102,12 @@ pub fn accept_loss(
         directory,
         &options,
         mark.unwrap_or_default(),
-        (lane, acknowledged),
+        &AcceptedLoss {
+            lane,
+            last_good,
+            acknowledged,
+            at: now,
+        },
     )?;
     Ok(Loss {
         lane,
@@ -148,7 +179,7 @@ fn renew(
     directory: Directory,
     options: &Storage,
     mark: Mark,
-    (lane, acknowledged): (LaneId, u64),
+    loss: &AcceptedLoss,
 ) -> Result<(), Error> {
     let spaces = Spaces::open(&directory.database(), options);
     let spaces = spaces.map_err(|error| open_failed(&error))?;
@@ -191,17 +222,19 @@ fn renew(
     let mut writer = FjallWriter::begin(parts, found)?;
     let mut commit = writer.start(rows.len());
     let spaces = writer.spaces();
-    for (lane, row) in rows {
+    for (lane, ends) in rows {
         let key = keys::lane(lane);
-        commit.put(spaces, Space::Meta, &key, batch::lane(&key, row));
+        commit.put(spaces, Space::Meta, &key, batch::lane(&key, ends));
     }
     for (key, n) in [
         (keys::VERIFY_FROM, from),
         (keys::HOLES, u64::from(writer.lane().0)),
-        (&keys::audit(lane), acknowledged),
     ] {
         commit.put(spaces, Space::Meta, key, record::number(key, n));
     }
+    let key = keys::audit(loss.lane);
+    let audit = record::audit(&key, loss.acknowledged, loss.last_good, loss.at);
+    commit.put(spaces, Space::Meta, &key, audit);
     writer.finish(commit, true)?;
     writer.close()
 }

@@ -7,7 +7,7 @@
 //!
 //! Read in this order: [`keys`], [`message`], [`record`] and [`batch`] (what is stored), [`writer`] (how), [`reader`] and
 //! [`lists`] (how it is read), [`recover`] and [`preflight`] (what an open checks), [`expire`] (what
-//! is dropped), [`mod@verify`] and [`loss`] (offline). Elsewhere: the seam and its guarantees ([`super`]).
+//! is dropped), [`mod@verify`] and [`loss`] (offline), [`backup`]. Elsewhere: the seam and its guarantees ([`super`]).
 
 use std::io;
 use std::path::Path;
@@ -18,9 +18,11 @@ use crate::config::{HighWater, Retention, Storage};
 use crate::model::{LaneId, Position};
 
 use super::faults::Faults;
-use super::{Damage, Error};
+use super::{AcceptedLoss, Damage, Error};
 
+pub mod backup;
 mod batch;
+mod census;
 mod expire;
 mod format;
 mod gone;
@@ -58,6 +60,10 @@ pub struct Opened {
     pub writer: FjallWriter,
     /// Reads; clone the handle freely.
     pub reader: Arc<FjallReader>,
+    /// For backups beside both.
+    pub source: backup::Source,
+    /// Losses that were ever accepted in this store, as far as their numbers are known.
+    pub losses: Vec<AcceptedLoss>,
 }
 
 /// What readers and the writer both look at.
@@ -83,6 +89,11 @@ impl Shared {
     fn is_retained(&self, at: Position) -> bool {
         self.floors.is_retained(at)
     }
+}
+
+/// Whether a process uses the store in `dir` at this moment. Changes nothing.
+pub fn in_use(dir: &Path) -> bool {
+    format::is_locked(dir)
 }
 
 impl Store {
@@ -117,12 +128,14 @@ impl Store {
             .map_err(|error| open_failed(&error))?;
         let found = recover::check(&spaces, &mark)?;
         floors.set(found.floors());
+        let losses = loss::accepted(&spaces)?;
         let shared = Arc::new(Shared {
             newest_bucket: AtomicU32::new(found.newest_bucket),
             floors,
             holes_up_to: AtomicU32::new(found.holes_up_to),
         });
         let reader = Arc::new(FjallReader::new(spaces.clone(), Arc::clone(&shared)));
+        let source = backup::Source::new(spaces.clone(), dir.database());
         let parts = writer::Parts {
             dir,
             spaces,
@@ -134,7 +147,12 @@ impl Store {
             retention: retention.clone(),
         };
         let writer = FjallWriter::begin(parts, found)?;
-        Ok(Opened { writer, reader })
+        Ok(Opened {
+            writer,
+            reader,
+            source,
+            losses,
+        })
     }
 }
 

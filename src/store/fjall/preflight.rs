@@ -9,7 +9,7 @@
 //! ([`super::journal`]), what an open checks afterwards ([`super::recover`]).
 
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::base::broken;
@@ -46,7 +46,7 @@ pub(super) fn look(dir: &Path) -> Result<Journals, Error> {
                 .file_stem()
                 .and_then(|stem| stem.to_str()?.parse().ok());
             if let Some(number) = number.filter(|_| is_journal) {
-                let scan = scan(&without_end_of_zeros(&path)?);
+                let scan = scan(&read_journal(File::open(&path)?)?);
                 found.push(Journal { path, number, scan });
             }
         }
@@ -67,9 +67,8 @@ pub(super) fn look(dir: &Path) -> Result<Journals, Error> {
 }
 
 /// What a file holds but for the zeros at its end: journals are made 64 MiB long and mostly holes.
-fn without_end_of_zeros(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read_journal(mut file: impl Read) -> io::Result<Vec<u8>> {
     const CHUNK: usize = 256 * 1024;
-    let mut file = File::open(path)?;
     let zeros = vec![0; CHUNK];
     let mut chunk = vec![0; CHUNK];
     let mut bytes = Vec::new();

@@ -314,6 +314,28 @@ pub(super) fn read_number(key: &[u8], value: &[u8]) -> Result<u64, Error> {
     eight(&mut fields).ok_or_else(|| corrupt("number", key, "it is too short"))
 }
 
+/// Writes the audit of an accepted loss. Begins as a number: that is what the first version wrote.
+pub(super) fn audit(key: &[u8], acknowledged: u64, last_good: u64, at: Timestamp) -> Vec<u8> {
+    let mut out = start(24);
+    out.put_u64(acknowledged);
+    out.put_u64(last_good);
+    out.put_u64(at.millis());
+    seal(key, out)
+}
+
+/// Reads it: acknowledged, last good, when. `None` for one that is only a number.
+pub(super) fn read_audit(key: &[u8], value: &[u8]) -> Result<Option<(u64, u64, Timestamp)>, Error> {
+    let mut from = unseal("audit record", key, value)?;
+    let short = || corrupt("audit record", key, "it is too short");
+    let acknowledged = eight(&mut from).ok_or_else(short)?;
+    if from.is_empty() {
+        return Ok(None);
+    }
+    let last_good = eight(&mut from).ok_or_else(short)?;
+    let at = eight(&mut from).ok_or_else(short)?;
+    Ok(Some((acknowledged, last_good, Timestamp::from_millis(at))))
+}
+
 /// Writes an idempotency record.
 pub(super) fn idempotency(key: &[u8], record: &IdempotencyRecord) -> Vec<u8> {
     let mut out = start(40);

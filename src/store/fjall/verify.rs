@@ -2,7 +2,7 @@
 //!
 //! Owns: the offline check behind `posthaste verify` (`reliability.md` D8): every record of every key
 //! space is read and its checksum computed, messages are dense within their lanes, parked rows point
-//! to messages, and the end agrees with the high-water mark. It takes the directory lock, changes no
+//! to messages, every delivery is in a state ([`super::census`]), and the end agrees with the mark. It takes the directory lock, changes no
 //! record, and does not open journals that the look beforehand refuses.
 
 use std::collections::BTreeMap;
@@ -11,6 +11,7 @@ use std::path::Path;
 
 use ::fjall::Readable as _;
 use bytes::Bytes;
+use serde_json::json;
 
 use crate::config::{HighWater, Storage};
 use crate::model::{LaneId, Position};
@@ -34,6 +35,8 @@ pub struct Report {
     pub records: Vec<(&'static str, u64)>,
     /// Lanes with their first and last message found and the last one acknowledged.
     pub lanes: Vec<(LaneId, u64, u64, u64)>,
+    /// Every delivery is in exactly one state: how many are in which.
+    pub states: Vec<(&'static str, u64)>,
     /// What is wrong, one sentence each; at most 100.
     pub problems: Vec<String>,
     /// How many problems there are in all.
@@ -46,7 +49,28 @@ impl Report {
         self.problem_count == 0
     }
 
-    fn problem(&mut self, what: impl fmt::Display) {
+    /// The same for programs: `good`, `records`, `lanes`, `deliveries` by state, `problems`.
+    pub fn json(&self) -> serde_json::Value {
+        let counts = |counts: &[(&'static str, u64)]| {
+            let counts = counts
+                .iter()
+                .map(|(name, n)| ((*name).to_owned(), json!(n)));
+            serde_json::Value::Object(counts.collect())
+        };
+        let lanes = self.lanes.iter().map(|(lane, first, last, acked)| {
+            json!({ "lane": lane.0, "first": first, "last": last, "acknowledged": acked })
+        });
+        json!({
+            "good": self.is_good(),
+            "records": counts(&self.records),
+            "lanes": lanes.collect::<Vec<_>>(),
+            "deliveries": counts(&self.states),
+            "problemCount": self.problem_count,
+            "problems": self.problems,
+        })
+    }
+
+    pub(super) fn problem(&mut self, what: impl fmt::Display) {
         self.problem_count += 1;
         if self.problems.len() < LISTED {
             self.problems.push(what.to_string());
@@ -61,6 +85,9 @@ impl fmt::Display for Report {
         }
         for (lane, first, last, acked) in &self.lanes {
             writeln!(f, "lane {lane}: {first} to {last}, acknowledged {acked}")?;
+        }
+        for (state, deliveries) in &self.states {
+            writeln!(f, "{state}: {deliveries} deliveries")?;
         }
         for problem in &self.problems {
             writeln!(f, "problem: {problem}")?;
@@ -130,6 +157,7 @@ pub fn verify(dir: &Path) -> Result<Report, Error> {
         }
         report.lanes.push((lane, first, last, acked));
     }
+    super::census::take(&spaces, &mut report)?;
     drop(spaces);
     directory
         .sync()

@@ -23,7 +23,7 @@ use crate::model::{AppNo, Attempt, LaneId, Position};
 use crate::store::faults::{Fault, Faults};
 use crate::store::{
     Accept, ConfigRow, Error, IdempotencyKey, IdempotencyRecord, Settlement, Space as Figures,
-    StoredAnswer, Writer,
+    Standing, StoredAnswer, Writer,
 };
 
 use super::batch::{self, BatchRecord, LaneRow};
@@ -518,6 +518,19 @@ impl Writer for FjallWriter {
             free: stat.f_bavail.saturating_mul(stat.f_frsize),
             journals: u64::try_from(db.journal_count()).unwrap_or(u64::MAX),
             journal_bytes: journals.map_err(|error| super::spaces::unreadable(&error))?,
+        })
+    }
+
+    fn standing(&mut self) -> Result<Standing, Error> {
+        self.sync()?;
+        let mark = &self.parts.mark;
+        Ok(Standing {
+            batch: mark.batch,
+            hash: mark.hash,
+            tail: self.batch.tail,
+            highest_lane: mark.highest_lane,
+            verify_from: mark.verify_from,
+            lanes: mark.lanes.clone(),
         })
     }
 

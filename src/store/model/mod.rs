@@ -6,6 +6,7 @@
 //! opening again kills the writer before. Retention does not exist here: nothing is ever dropped.
 //! Elsewhere: what each call means ([`state`]).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -19,7 +20,7 @@ use crate::model::{
 use super::faults::{Fault, Faults};
 use super::{
     Accept, ConfigRow, Error, IdempotencyKey, IdempotencyRecord, Lane, Listed, ListedAttempt, Page,
-    Reader, Settlement, Space, StoredAnswer, Writer,
+    Reader, Settlement, Space, Standing, StoredAnswer, Writer,
 };
 
 mod state;
@@ -238,6 +239,24 @@ impl Writer for ModelWriter {
             free: shared.free,
             journals: 0,
             journal_bytes: 0,
+        })
+    }
+
+    fn standing(&mut self) -> Result<Standing, Error> {
+        self.change(None, true)?;
+        let shared = self.shared.lock();
+        let mut lanes = BTreeMap::new();
+        for at in shared.live.messages.keys() {
+            lanes.insert(at.lane, at.seq); // in order: the last one stays
+        }
+        Ok(Standing {
+            tail: Position {
+                lane: self.lane,
+                seq: self.last,
+            },
+            highest_lane: self.lane,
+            lanes,
+            ..Standing::default()
         })
     }
 

@@ -268,6 +268,7 @@ impl Gateway {
             delivery: config.delivery,
             retention: config.retention,
             targets: TargetRules::default(),
+            backups: None,
             metrics: Box::new(|| String::from("# metrics\n")),
         });
         Self {

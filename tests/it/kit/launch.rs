@@ -178,10 +178,30 @@ impl Launch {
             words.extend([String::from("--config"), path]);
         }
         let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).stdin(stdin);
+        self.equip(&mut command);
         command
-            .args(&words[1..])
-            .current_dir(self.dir())
-            .stdin(stdin);
+    }
+
+    /// Runs a sub-command on the same directory and settings to its end; answers exit code and output.
+    pub(crate) fn cli(&self, args: &[&str]) -> (i32, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_posthaste"));
+        command.args(args).stdin(Stdio::null());
+        self.equip(&mut command);
+        let output = command.output().unwrap();
+        let code = output.status.code().expect("it ends by itself");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (code, text + &String::from_utf8_lossy(&output.stderr))
+    }
+
+    /// The same with another value for a key.
+    pub(crate) fn setting(mut self, key: &str, value: &str) -> Self {
+        self.settings.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn equip(&self, command: &mut Command) {
+        command.current_dir(self.dir());
         command.env("POSTHASTE_ADMIN_KEY", KEY);
         let places = [
             ("server.listen", self.address.to_string()),
@@ -193,7 +213,6 @@ impl Launch {
             command.env(variable(key), value);
         }
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
-        command
     }
 
     /// Where the store is.

@@ -36,6 +36,15 @@ impl Gateway {
         }
     }
 
+    /// Restores `backup` to `data` by command and starts there.
+    pub(crate) async fn restored(backup: &Path, data: &str) -> Self {
+        let launch = Launch::new(&[]);
+        let from = backup.display().to_string();
+        let (code, said) = launch.cli(&["restore", &from, "--to", data]);
+        assert_eq!(code, 0, "{said}");
+        launch.setting("storage.dir", data).start().await
+    }
+
     /// The process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
@@ -70,6 +79,11 @@ impl Gateway {
     /// The admin key.
     pub(crate) fn key(&self) -> &'static str {
         KEY
+    }
+
+    /// Another sub-command with the settings of this gateway; answers exit code and output.
+    pub(crate) fn cli(&self, args: &[&str]) -> (i32, String) {
+        self.launch.cli(args)
     }
 
     /// Pages through a list and answers all items.
@@ -169,6 +183,22 @@ pub(crate) struct Stopped {
 }
 
 impl Stopped {
+    /// Its data directory, unless `storage.dir` says otherwise.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.launch.data()
+    }
+
+    /// A sub-command on its directory; answers exit code and output.
+    pub(crate) fn cli(&self, args: &[&str]) -> (i32, String) {
+        self.launch.cli(args)
+    }
+
+    /// The same with another value for a key.
+    pub(crate) fn with(mut self, key: &str, value: &str) -> Self {
+        self.launch = self.launch.setting(key, value);
+        self
+    }
+
     /// Starts again on the same data and the same address.
     pub(crate) async fn start(self) -> Gateway {
         self.launch.start().await

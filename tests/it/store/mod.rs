@@ -1,8 +1,10 @@
 //! The store behind its seam: one suite for every implementation, and damage to the embedded one.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test kit")]
 
+mod backup;
 mod conformance;
 mod damage;
 mod open;
 mod retention;
-mod world;
+pub(crate) mod upgrade;
+pub(crate) mod world;

@@ -75,7 +75,9 @@ fn retained(reader: &dyn Reader) -> Vec<u64> {
 fn old_settled_messages_go_and_do_not_come_back() {
     let dir = tempfile::tempdir().unwrap();
     let options = storage(dir.path());
-    let Opened { mut writer, reader } = open(&options);
+    let Opened {
+        mut writer, reader, ..
+    } = open(&options);
     two_tens(&mut writer);
     checkpoint(&mut writer, 20);
     writer.tend(START.plus(days(89))).unwrap();
@@ -88,7 +90,7 @@ fn old_settled_messages_go_and_do_not_come_back() {
         (None, Some(at(11)))
     );
     drop((writer, reader));
-    let Opened { writer, reader } = open(&options);
+    let Opened { writer, reader, .. } = open(&options);
     assert_eq!(retained(&*reader), (11..=20).collect::<Vec<_>>());
     drop((writer, reader));
 }
@@ -96,7 +98,9 @@ fn old_settled_messages_go_and_do_not_come_back() {
 #[test]
 fn undelivered_messages_stay_however_old() {
     let dir = tempfile::tempdir().unwrap();
-    let Opened { mut writer, reader } = open(&storage(dir.path()));
+    let Opened {
+        mut writer, reader, ..
+    } = open(&storage(dir.path()));
     two_tens(&mut writer);
     checkpoint(&mut writer, 5);
     let parked = backlog(1, Timestamp::ZERO, at(3));
@@ -123,11 +127,15 @@ fn undelivered_messages_stay_however_old() {
 fn a_lane_whose_messages_are_all_gone_is_no_longer_listed() {
     let dir = tempfile::tempdir().unwrap();
     let options = storage(dir.path());
-    let Opened { mut writer, reader } = open(&options);
+    let Opened {
+        mut writer, reader, ..
+    } = open(&options);
     two_tens(&mut writer);
     checkpoint(&mut writer, 20);
     drop((writer, reader));
-    let Opened { mut writer, reader } = open(&options);
+    let Opened {
+        mut writer, reader, ..
+    } = open(&options);
     assert_eq!(reader.lanes().unwrap().len(), 2);
     writer.tend(START.plus(days(200))).unwrap();
     let lanes: Vec<_> = reader.lanes().unwrap().iter().map(|lane| lane.id).collect();
@@ -144,7 +152,9 @@ fn whole_tables_of_expired_messages_leave_the_disk_and_journals_stay_few() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = storage(dir.path());
     options.memtable = ByteSize::kib(256);
-    let Opened { mut writer, reader } = open(&options);
+    let Opened {
+        mut writer, reader, ..
+    } = open(&options);
     let mut seq = 0;
     for minute in 0..40 {
         let now = START.plus(Duration::from_secs(60 * minute));
