@@ -269,6 +269,9 @@ impl Storm {
             Card::Dns => {
                 self.trial.fault(FaultKind::Dns, 1, "silent")?;
                 self.names.set_down(true);
+                // Open connections need no names; a new process has none.
+                self.trial.kill()?;
+                self.trial.start()?;
                 self.pause(2000..4000);
                 self.names.set_down(false);
                 self.trial.fault(FaultKind::Dns, 0, "answers again")?;

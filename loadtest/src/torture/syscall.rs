@@ -153,7 +153,7 @@ impl Syscall {
 /// One run under strace. None: it died before it was ready; otherwise whether it met its call.
 fn hit(trial: &mut Trial, syscall: &str, when: u64) -> anyhow::Result<Option<bool>> {
     trial.world.wrap(&kill_at(syscall, when));
-    trial.fault(FaultKind::Launch, 0, syscall)?;
+    trial.quiet()?;
     trial.world.launch()?;
     let load = trial.load(&[Stream {
         app: "acme".to_owned(),
