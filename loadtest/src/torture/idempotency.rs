@@ -61,7 +61,7 @@ impl Rounds for Idempotency {
             let asked = asked.clone();
             let crowd = std::thread::spawn(move || at_once(&caller, &asked));
             // From before the first has arrived until after the last is answered.
-            std::thread::sleep(Duration::from_micros(random.random_range(0..20_000)));
+            std::thread::sleep(Duration::from_micros(random.random_range(0..8_000)));
             trial.kill()?;
             joined(crowd)?
         };
