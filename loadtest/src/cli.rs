@@ -9,7 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::generator::{Form, Load, Pace};
 use crate::payload::Filling;
 
-/// Load generator and receiver for Posthaste: sizes a machine, finds a regression.
+/// Load generator, receiver and oracle for Posthaste: sizes a machine, finds a regression, proves that
+/// nothing acknowledged is lost.
 #[derive(Parser)]
 #[command(version, about)]
 pub(crate) struct Cli {
