@@ -79,7 +79,7 @@ pub(crate) struct TortureArgs {
 
 #[derive(Args)]
 pub(crate) struct RecordArgs {
-    /// Directory of the history; made if absent, continued if there.
+    /// Directory of the history; made if absent, must hold none yet.
     pub(crate) dir: PathBuf,
     /// Address of the gateway.
     #[arg(long, default_value = "127.0.0.1:8071")]
