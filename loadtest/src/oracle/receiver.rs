@@ -224,9 +224,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             let served = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(socket), service)
                 .await;
+            shared.connections.fetch_sub(1, Ordering::Relaxed);
             // Connections end as the gateway likes; what matters is on record.
             if served.is_err() {}
-            shared.connections.fetch_sub(1, Ordering::Relaxed);
         });
     }
 }
