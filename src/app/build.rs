@@ -172,10 +172,13 @@ async fn open_store(config: &Config) -> Result<Opened, Error> {
     let (storage, retention) = (config.storage.clone(), config.retention.clone());
     server::notify::extend_timeout(std::time::Duration::from_secs(900));
     let opened = tokio::task::spawn_blocking(move || Store::open(&storage, &retention)).await;
-    let opened = opened.map_err(|panic| Error::System {
-        what: "open the store",
-        cause: std::io::Error::other(panic),
-    })?;
+    // The database panics on some files that are not as it wrote them: a start would not help.
+    let opened = opened.unwrap_or_else(|panic| {
+        Err(store::Error::Corrupt {
+            what: String::from("file of the database"),
+            why: panic.to_string(),
+        })
+    });
     let opened = opened.map_err(|cause| store_error(config, cause))?;
     Ok((Box::new(opened.writer), opened.reader))
 }

@@ -392,6 +392,14 @@ pub(super) static KEYS: &[Key] = &[
         Slot::HighWater(|d| &mut d.config.storage.high_water),
     ),
     key(
+        "storage",
+        "verify_at_start",
+        Slot::Size(
+            |d| &mut d.config.storage.verify_at_start,
+            ByteSize::bytes(0)..=ByteSize::mib(TIB),
+        ),
+    ),
+    key(
         "ingest",
         "max_body",
         Slot::Size(

@@ -68,6 +68,9 @@ pub struct Storage {
     pub reserve: ByteSize,
     /// When the independent high-water mark is written.
     pub high_water: HighWater,
+    /// Table files are read and summed before the store is opened, the newest first, until this
+    /// much is read. Manifests and journals always are.
+    pub verify_at_start: ByteSize,
 }
 
 /// How often the high-water mark is synced.
@@ -201,6 +204,7 @@ impl Default for Storage {
             max_journal: ByteSize::mib(256),
             reserve: ByteSize::mib(512),
             high_water: HighWater::Interval,
+            verify_at_start: ByteSize::mib(256),
         }
     }
 }

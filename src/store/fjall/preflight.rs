@@ -95,6 +95,13 @@ impl Journals {
         !self.exists || self.found.is_empty()
     }
 
+    /// Whether no journal holds a good batch.
+    pub(super) fn hold_nothing(&self) -> bool {
+        self.found.iter().all(|journal| {
+            journal.scan.batches == 0 && !matches!(journal.scan.rest, Rest::Middle { .. })
+        })
+    }
+
     /// The end of the log as the newest good batch knows it.
     pub(super) fn tail(&self) -> Position {
         let newest = self

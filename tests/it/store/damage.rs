@@ -479,6 +479,8 @@ fn a_flipped_bit_in_a_table_is_never_read_as_a_message() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = storage(dir.path());
     options.memtable = ByteSize::kib(64);
+    // No table is summed at start, as with a store larger than that limit.
+    options.verify_at_start = ByteSize::bytes(0);
     let (mut writer, reader) = open(&options).unwrap();
     let at = Timestamp::from_millis(1_767_600_000_000);
     // The first key space is that of the messages.

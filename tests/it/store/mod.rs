@@ -3,6 +3,7 @@
 
 mod conformance;
 mod damage;
+mod manifests;
 mod open;
 mod retention;
 mod world;
