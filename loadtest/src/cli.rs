@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::generator::{Form, Load, Pace};
 use crate::payload::Filling;
@@ -28,6 +28,53 @@ pub(crate) enum Command {
     Sink(SinkArgs),
     /// What the machine allows: bare server, bare client, plain file.
     Ceiling(CeilingArgs),
+    /// Hurt a gateway in named ways and prove that nothing acknowledged is lost (docs/TORTURE.md).
+    Torture(TortureArgs),
+    /// Judge a recorded history again.
+    Check(CheckArgs),
+}
+
+/// How much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TortureSet {
+    /// Minutes.
+    Ci = 0,
+    /// Hours.
+    Full = 1,
+}
+
+#[derive(Args)]
+pub(crate) struct TortureArgs {
+    /// Run this one only; repeatable. Without it all run.
+    #[arg(long)]
+    pub(crate) scenario: Vec<String>,
+    /// Of all random choices; round n of a scenario uses seed + n. Without it a random one, printed.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Rounds of each scenario, instead of the set's.
+    #[arg(long)]
+    pub(crate) rounds: Option<u32>,
+    /// How many rounds each scenario has.
+    #[arg(long, value_enum, default_value_t = TortureSet::Ci)]
+    pub(crate) set: TortureSet,
+    /// The binary to start.
+    #[arg(long, default_value = "target/release/posthaste")]
+    pub(crate) gateway: PathBuf,
+    /// Where the directory of the run is made. A real disk proves more than a memory file system.
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// Keep it also when all is well.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Write the report here, as JSON.
+    #[arg(long)]
+    pub(crate) report: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct CheckArgs {
+    /// Directory of the history.
+    pub(crate) dir: PathBuf,
 }
 
 /// How the load looks.

@@ -15,6 +15,7 @@ mod gateway;
 mod generator;
 mod hist;
 mod machine;
+mod oracle;
 mod payload;
 mod receiver;
 mod report;
@@ -22,6 +23,7 @@ mod run;
 mod signature;
 #[cfg(test)]
 mod stub;
+mod torture;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -29,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 
-use cli::{CeilingArgs, Cli, Command, IngestArgs, SinkArgs};
+use cli::{CeilingArgs, CheckArgs, Cli, Command, IngestArgs, SinkArgs};
 use clock::Clock;
 use generator::{Load, drive};
 use payload::{Filling, Payloads};
@@ -62,6 +64,8 @@ fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Ingest(args) => ingest(&args),
         Command::Sink(args) => sink(&args),
         Command::Ceiling(args) => ceilings(&args),
+        Command::Torture(args) => torture::torture(&args),
+        Command::Check(args) => check(&args),
     }
 }
 
@@ -71,6 +75,24 @@ fn exit(good: bool) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    let verdict = oracle::check::judge_dir(&args.dir)?;
+    for violation in &verdict.violations {
+        say(&format!("VIOLATION {violation}"));
+    }
+    say(&format!(
+        "{} acknowledged ({} deliveries owed), {} of unknown fate, {} delivered, {} lost, {} duplicates, {} violations",
+        verdict.acknowledged,
+        verdict.pairs,
+        verdict.unknown,
+        verdict.delivered,
+        verdict.lost,
+        verdict.duplicates,
+        verdict.violations.len()
+    ));
+    Ok(exit(verdict.is_good()))
 }
 
 fn ingest(args: &IngestArgs) -> anyhow::Result<ExitCode> {

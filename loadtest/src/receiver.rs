@@ -309,7 +309,7 @@ type Answer = Result<Response<Empty<Bytes>>, ResetNow>;
 
 /// Tells hyper to drop the connection.
 #[derive(Debug)]
-struct ResetNow;
+pub(crate) struct ResetNow;
 
 impl std::fmt::Display for ResetNow {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -416,9 +416,9 @@ fn take(shared: &Shared, headers: &HeaderMap, body: &[u8], slot: u64) {
 }
 
 /// A socket that can be made to end with RST instead of FIN.
-struct Resettable {
-    stream: TcpStream,
-    reset: Arc<AtomicBool>,
+pub(crate) struct Resettable {
+    pub(crate) stream: TcpStream,
+    pub(crate) reset: Arc<AtomicBool>,
 }
 
 impl Drop for Resettable {

@@ -1,0 +1,189 @@
+//! The history, indexed: what several rules ask for.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::oracle::history::{
+    Acknowledged, Delivery, EndpointTerms, FaultKind, History, Request, State,
+};
+use crate::oracle::journal::Line;
+
+/// Deliveries of one message to one endpoint, by their start.
+pub(super) type Attempts<'h> = Vec<&'h (Line, Delivery)>;
+
+/// A (name of endpoint, message id).
+pub(super) type Pair<'h> = (&'h str, &'h str);
+
+pub(super) struct Facts<'h> {
+    pub(super) history: &'h History,
+    pub(super) by_name: HashMap<&'h str, &'h EndpointTerms>,
+    pub(super) by_endpoint_id: HashMap<&'h str, &'h EndpointTerms>,
+    pub(super) by_message: HashMap<&'h str, (&'h Request, &'h Acknowledged)>,
+    pub(super) by_hash: HashMap<&'h str, &'h Request>,
+    pub(super) attempts: HashMap<Pair<'h>, Attempts<'h>>,
+    pub(super) states: HashMap<Pair<'h>, Vec<(Line, State)>>,
+    /// When the gateway lost its memory, and when it ended in order; both sorted.
+    pub(super) deaths: Vec<u64>,
+    ends: Vec<u64>,
+    stops: Vec<(u64, u64)>,
+}
+
+impl<'h> Facts<'h> {
+    pub(super) fn of(history: &'h History) -> Self {
+        let mut attempts: HashMap<Pair<'h>, Attempts<'h>> = HashMap::new();
+        for seen in &history.deliveries {
+            let pair = (seen.1.endpoint.as_str(), seen.1.id.as_str());
+            attempts.entry(pair).or_default().push(seen);
+        }
+        for list in attempts.values_mut() {
+            list.sort_by_key(|(_, delivery)| delivery.start);
+        }
+        let mut states: HashMap<Pair<'h>, Vec<(Line, State)>> = HashMap::new();
+        for (line, endpoint, id, state) in &history.states {
+            let pair = (endpoint.as_str(), id.as_str());
+            states.entry(pair).or_default().push((*line, *state));
+        }
+        let times = |wanted: &dyn Fn(FaultKind) -> bool| {
+            let chosen = history
+                .faults
+                .iter()
+                .filter(|(_, fault)| wanted(fault.kind));
+            let mut times: Vec<u64> = chosen.map(|(_, fault)| fault.at).collect();
+            times.sort_unstable();
+            times
+        };
+        let endpoints = history.endpoints.iter();
+        Self {
+            history,
+            by_name: endpoints
+                .clone()
+                .map(|one| (one.name.as_str(), one))
+                .collect(),
+            by_endpoint_id: endpoints.map(|one| (one.id.as_str(), one)).collect(),
+            by_message: history
+                .acknowledged()
+                .map(|(request, ack)| (ack.id.as_str(), (request, ack)))
+                .collect(),
+            by_hash: history
+                .requests
+                .iter()
+                .map(|request| (request.hash.as_str(), request))
+                .collect(),
+            attempts,
+            states,
+            deaths: times(&FaultKind::is_death),
+            ends: times(&|kind| kind == FaultKind::Ended),
+            stops: stops(history),
+        }
+    }
+
+    /// Whether something arrived that this history does not explain.
+    pub(super) fn has_strangers(&self) -> bool {
+        let mut seen = self.history.deliveries.iter();
+        seen.any(|(_, delivery)| {
+            !self.by_message.contains_key(delivery.id.as_str())
+                && !self.by_hash.contains_key(delivery.hash.as_str())
+        })
+    }
+
+    pub(super) fn attempts<'a>(
+        &'a self,
+        endpoint: &'a str,
+        id: &'a str,
+    ) -> &'a [&'a (Line, Delivery)] {
+        self.attempts
+            .get(&(endpoint, id))
+            .map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether the receiver answered 2xx.
+    pub(super) fn arrived(&self, endpoint: &str, id: &str) -> bool {
+        let mut attempts = self.attempts(endpoint, id).iter();
+        attempts.any(|(_, delivery)| delivery.is_success())
+    }
+
+    /// Acknowledged pairs with the endpoint's terms, if it has any.
+    pub(super) fn pairs(
+        &self,
+    ) -> impl Iterator<Item = (&'h Acknowledged, &'h str, Option<&'h EndpointTerms>)> + '_ {
+        self.history.acknowledged().flat_map(move |(_, ack)| {
+            let targets = ack.targets.iter().map(String::as_str);
+            targets.map(move |id| (ack, id, self.by_endpoint_id.get(id).copied()))
+        })
+    }
+
+    /// The first death or ordered end at or after `at`.
+    pub(super) fn gone_after(&self, at: u64) -> u64 {
+        let next = |times: &[u64]| {
+            let index = times.partition_point(|time| *time < at);
+            times.get(index).copied().unwrap_or(u64::MAX)
+        };
+        next(&self.deaths).min(next(&self.ends))
+    }
+
+    /// Whether the gateway lost its memory within these times.
+    pub(super) fn died(&self, from: u64, to: u64) -> bool {
+        let index = self.deaths.partition_point(|time| *time < from);
+        self.deaths.get(index).is_some_and(|time| *time <= to)
+    }
+
+    /// Whether the gateway may not know that this attempt was answered: it died before it could
+    /// note the answer, it stood still, its time was over, or no answer was sent at all.
+    pub(super) fn is_ambiguous(&self, delivery: &Delivery) -> bool {
+        let rules = &self.history.rules;
+        let noted = delivery.end + rules.settle_ms * 1000;
+        // The gateway's time starts before the request has arrived here.
+        let late = delivery.start + (rules.timeout_ms * 1000).saturating_sub(100_000);
+        let stood = self
+            .stops
+            .iter()
+            .any(|(from, to)| *from <= noted && delivery.start <= *to);
+        delivery.status.is_none()
+            || self.died(delivery.start, noted)
+            || stood
+            || rules.timeout_ms > 0 && delivery.end >= late
+    }
+
+    /// Whether the gateway died so soon that it may not remember this attempt.
+    pub(super) fn forgot(&self, delivery: &Delivery) -> bool {
+        let noted = delivery.end + self.history.rules.settle_ms * 1000;
+        self.died(delivery.start, noted)
+            || delivery.status.is_none() && self.gone_after(delivery.start) <= noted
+    }
+
+    /// Whether the wall clock of the gateway was moved within these times.
+    pub(super) fn clock_moved(&self, from: u64, to: u64) -> bool {
+        let mut faults = self.history.faults.iter();
+        faults.any(|(_, fault)| fault.kind == FaultKind::Clock && (from..=to).contains(&fault.at))
+    }
+
+    pub(super) fn successes(&self) -> u64 {
+        let seen = self.history.deliveries.iter();
+        seen.filter(|(_, delivery)| delivery.is_success()).count() as u64
+    }
+
+    /// 2xx beyond the first of each pair.
+    pub(super) fn duplicates(&self) -> u64 {
+        let mut once = HashSet::new();
+        let seen = self.history.deliveries.iter();
+        let successes = seen.filter(|(_, delivery)| delivery.is_success());
+        let repeated = successes.filter(|(_, delivery)| {
+            !once.insert((delivery.endpoint.as_str(), delivery.id.as_str()))
+        });
+        repeated.count() as u64
+    }
+}
+
+/// From each SIGSTOP to its SIGCONT.
+fn stops(history: &History) -> Vec<(u64, u64)> {
+    let mut stops = Vec::new();
+    let mut from = None;
+    for (_, fault) in &history.faults {
+        match fault.kind {
+            FaultKind::Stop => from = Some(fault.at),
+            FaultKind::Continue => stops.extend(from.take().map(|from| (from, fault.at))),
+            _ => {}
+        }
+    }
+    stops.extend(from.map(|from| (from, u64::MAX)));
+    stops
+}

@@ -1,0 +1,497 @@
+//! Histories that break one rule each, to prove that the checker can fail.
+//!
+//! [`honest`] is a small history with everything in it that a real one has: retries, a dead
+//! delivery, `Retry-After`, a kill with a duplicate, requests of unknown fate, a refusal, overload, a
+//! probe. Each of [`DOCTORED`] changes it in one place, and the checker must complain under the
+//! named rule and no other than those listed beside it. They go through the files on disk, as real
+//! histories do.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::check::{Rule, judge_dir};
+use super::history::{
+    AtLeast, Call, Delivery, EndpointTerms, Fault, FaultKind, Outcome, Raw, RuleTerms, State,
+    StateEntry, Term,
+};
+
+/// One way to tamper.
+pub(crate) struct Doctored {
+    pub(crate) name: &'static str,
+    /// Must be among the complaints.
+    pub(crate) rule: Rule,
+    /// May be among them, for the same change breaks these too.
+    pub(crate) also: &'static [Rule],
+    change: fn(&mut Raw),
+}
+
+impl Doctored {
+    const fn new(name: &'static str, rule: Rule, change: fn(&mut Raw)) -> Self {
+        Self {
+            name,
+            rule,
+            also: &[],
+            change,
+        }
+    }
+
+    const fn also(mut self, rules: &'static [Rule]) -> Self {
+        self.also = rules;
+        self
+    }
+}
+
+/// At least one for each rule.
+pub(crate) const DOCTORED: &[Doctored] = &[
+    Doctored::new("an acknowledged message never arrives", Rule::C1, |raw| {
+        raw.deliveries.retain(|one| one.id != "msg_1");
+        raw.states.retain(|one| !is_state_of(one, "msg_1"));
+    })
+    .also(&[Rule::C9]),
+    Doctored::new("one of two endpoints never gets it", Rule::C1, |raw| {
+        raw.deliveries
+            .retain(|one| one.id != "msg_7" || one.endpoint != "fifo");
+    })
+    .also(&[Rule::C9]),
+    Doctored::new("an endpoint nobody made is named", Rule::C1, |raw| {
+        with_ack(raw, "msg_0", |_, targets| {
+            targets.push("ep_none".to_owned())
+        });
+    }),
+    Doctored::new("a message nobody sent arrives", Rule::C2, |raw| {
+        let mut forged = delivery(6500, 6505, "well", 0, Some(204));
+        "msg_forged".clone_into(&mut forged.id);
+        "hash_forged".clone_into(&mut forged.hash);
+        raw.deliveries.push(forged);
+    }),
+    Doctored::new("a refused request arrives", Rule::C2, |raw| {
+        raw.deliveries
+            .push(delivery(6500, 6505, "well", 5, Some(204)));
+    }),
+    Doctored::new("one request becomes two messages", Rule::C2, |raw| {
+        let mut twin = delivery(6500, 6505, "well", 3, Some(204));
+        "msg_twin".clone_into(&mut twin.id);
+        raw.deliveries.push(twin);
+    }),
+    Doctored::new("a repeated request gets another id", Rule::C2, |raw| {
+        let outcome = acknowledged(70, &["ep_well", "ep_fifo"]);
+        raw.calls.push(begin(6600, 70, 7, "a", false));
+        raw.calls.push(end(6610, 70, outcome));
+    }),
+    Doctored::new(
+        "a message goes to an endpoint that is no target",
+        Rule::C2,
+        |raw| {
+            raw.deliveries
+                .push(delivery(6500, 6505, "dead", 0, Some(204)));
+        },
+    ),
+    Doctored::new("two bodies are swapped", Rule::C3, |raw| {
+        for (id, hash) in [("msg_0", "hash_1"), ("msg_1", "hash_0")] {
+            for one in raw.deliveries.iter_mut().filter(|one| one.id == id) {
+                hash.clone_into(&mut one.hash);
+            }
+        }
+    }),
+    Doctored::new("the content type is another", Rule::C3, |raw| {
+        with_delivery(raw, |one| "text/plain".clone_into(&mut one.content_type));
+    }),
+    Doctored::new("a signature does not fit", Rule::C4, |raw| {
+        with_delivery(raw, |one| {
+            one.bad_signature = Some("no signature fits".to_owned())
+        });
+    }),
+    Doctored::new("a signature is stale", Rule::C4, |raw| {
+        with_delivery(raw, |one| one.timestamp -= 60);
+    }),
+    Doctored::new("more attempts at a time than allowed", Rule::C5, |raw| {
+        for one in raw
+            .deliveries
+            .iter_mut()
+            .filter(|one| one.endpoint == "well")
+        {
+            match one.id.as_str() {
+                "msg_3" | "msg_7" | "msg_8" => (one.start, one.end) = (ms(5880), ms(5890)),
+                _ => {}
+            }
+        }
+    }),
+    Doctored::new(
+        "the second is tried before the first is done",
+        Rule::C6,
+        |raw| {
+            for one in raw
+                .deliveries
+                .iter_mut()
+                .filter(|one| one.endpoint == "fifo")
+            {
+                if one.id == "msg_0" {
+                    (one.start, one.end) = (ms(75), ms(80));
+                }
+            }
+        },
+    ),
+    Doctored::new(
+        "a duplicate without an ambiguous attempt",
+        Rule::C7,
+        |raw| {
+            raw.deliveries
+                .push(delivery(6500, 6505, "well", 6, Some(204)));
+        },
+    ),
+    Doctored::new("more duplicates than ambiguous attempts", Rule::C7, |raw| {
+        raw.deliveries
+            .push(delivery(6500, 6505, "well", 4, Some(204)));
+        raw.deliveries
+            .push(delivery(6600, 6605, "well", 4, Some(204)));
+    }),
+    Doctored::new("a retry comes too early", Rule::C8, |raw| {
+        for one in &mut raw.deliveries {
+            if one.id == "msg_1" && one.start == ms(1100) {
+                (one.start, one.end) = (ms(300), ms(305));
+            }
+        }
+    }),
+    Doctored::new("Retry-After is not heeded", Rule::C8, |raw| {
+        for one in &mut raw.deliveries {
+            if one.id == "msg_2" && one.start == ms(4200) {
+                (one.start, one.end) = (ms(3200), ms(3205));
+            }
+        }
+    }),
+    Doctored::new("one attempt more than the schedule has", Rule::C8, |raw| {
+        raw.deliveries
+            .push(delivery(9500, 9505, "dead", 2, Some(500)));
+    }),
+    Doctored::new("the API says dead, the receiver took it", Rule::C9, |raw| {
+        for entry in &mut raw.states {
+            if is_state_of(entry, "msg_0")
+                && let StateEntry::State { state, .. } = entry
+            {
+                *state = State::Dead;
+            }
+        }
+    }),
+    Doctored::new(
+        "the API says delivered, the receiver took nothing",
+        Rule::C9,
+        |raw| {
+            for entry in &mut raw.states {
+                if is_state_of(entry, "msg_2")
+                    && let StateEntry::State { state, .. } = entry
+                {
+                    *state = State::Delivered;
+                }
+            }
+        },
+    )
+    .also(&[Rule::C1]),
+    Doctored::new("the API lists a delivery twice", Rule::C9, |raw| {
+        let twice = raw
+            .states
+            .iter()
+            .find(|one| is_state_of(one, "msg_1"))
+            .cloned();
+        raw.states.extend(twice);
+    }),
+    Doctored::new("the API was never asked", Rule::C9, |raw| {
+        raw.states.clear()
+    })
+    .also(&[Rule::C1]),
+    Doctored::new("a probe arrives too late", Rule::C10, |raw| {
+        for one in &mut raw.deliveries {
+            if one.id == "msg_6" && one.endpoint == "well" {
+                (one.start, one.end) = (ms(17_000), ms(17_005));
+                one.timestamp += 11;
+            }
+        }
+    }),
+    Doctored::new("no probe was sent after the faults", Rule::C10, |raw| {
+        for call in &mut raw.calls {
+            if let Call::Begin { probe, .. } = call {
+                *probe = false;
+            }
+        }
+    }),
+    Doctored::new("the backlog does not drain", Rule::C10, |raw| {
+        for entry in &mut raw.states {
+            if is_state_of(entry, "msg_2")
+                && let StateEntry::State { state, .. } = entry
+            {
+                *state = State::Pending;
+            }
+        }
+    }),
+    Doctored::new("the kill hit an idle gateway", Rule::C11, |raw| {
+        for fault in &mut raw.faults {
+            (fault.unanswered, fault.open) = (0, 0);
+        }
+    }),
+    Doctored::new("hardly anything was sent", Rule::C11, |raw| {
+        for term in &mut raw.terms {
+            if let Term::Rules(rules) = term {
+                rules.at_least.acknowledged = 1000;
+            }
+        }
+    }),
+    Doctored::new("the fault never happened", Rule::C11, |raw| {
+        for term in &mut raw.terms {
+            if let Term::Rules(rules) = term {
+                rules.at_least.faults.insert(FaultKind::Stop, 1);
+            }
+        }
+    }),
+    Doctored::new("nothing was shed", Rule::C11, |raw| {
+        for call in &mut raw.calls {
+            if let Call::End {
+                outcome: Outcome::Unknown { why },
+                ..
+            } = call
+            {
+                "reset".clone_into(why);
+            }
+        }
+    }),
+];
+
+/// What is wrong with the checker; empty if nothing is. `dir` is filled with histories.
+pub(crate) fn self_test(dir: &Path) -> anyhow::Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    let complaints = |name: &str, raw: &Raw| -> anyhow::Result<Vec<_>> {
+        let dir = dir.join(name.replace(' ', "-"));
+        raw.write(&dir)?;
+        Ok(judge_dir(&dir)?.violations)
+    };
+    let honest = honest();
+    for violation in complaints("honest", &honest)? {
+        wrong.push(format!("the honest history was rejected: {violation}"));
+    }
+    for doctored in DOCTORED {
+        let mut raw = honest.clone();
+        (doctored.change)(&mut raw);
+        let found = complaints(doctored.name, &raw)?;
+        let rules: BTreeSet<Rule> = found.iter().map(|one| one.rule).collect();
+        let expected = |rule: &Rule| *rule == doctored.rule || doctored.also.contains(rule);
+        if !rules.contains(&doctored.rule) || !rules.iter().all(expected) {
+            wrong.push(format!(
+                "`{}` must be rejected by {:?}, was by {rules:?}: {found:?}",
+                doctored.name, doctored.rule
+            ));
+        }
+    }
+    for rule in Rule::ALL {
+        if !DOCTORED.iter().any(|doctored| doctored.rule == rule) {
+            wrong.push(format!("no doctored history for {rule:?}"));
+        }
+    }
+    Ok(wrong)
+}
+
+/// Times in the honest history are milliseconds after this.
+const BEGIN: u64 = 1_767_600_000_000_000;
+
+const fn ms(at: u64) -> u64 {
+    BEGIN + at * 1000
+}
+
+/// A history that breaks no rule.
+pub(crate) fn honest() -> Raw {
+    let (both, dead) = (&["ep_well", "ep_fifo"][..], &["ep_dead"][..]);
+    let unknown = |why: &str| Outcome::Unknown {
+        why: why.to_owned(),
+    };
+    Raw {
+        terms: terms(),
+        calls: vec![
+            begin(0, 0, 0, "a", false),
+            end(10, 0, acknowledged(0, both)),
+            begin(40, 1, 1, "a", false),
+            end(50, 1, acknowledged(1, both)),
+            begin(60, 2, 2, "b", false),
+            end(70, 2, acknowledged(2, dead)),
+            begin(4900, 4, 4, "a", false),
+            end(4910, 4, acknowledged(4, both)),
+            begin(4950, 6, 7, "a", false),
+            begin(5000, 3, 3, "a", false),
+            end(5006, 3, unknown("reset")),
+            end(5007, 6, unknown("reset")),
+            begin(5450, 7, 7, "a", false),
+            end(5460, 7, acknowledged(7, both)),
+            begin(5700, 5, 5, "a", false),
+            end(5710, 5, Outcome::Refused { status: 422 }),
+            begin(5800, 8, 8, "a", false),
+            end(5810, 8, unknown("503: overloaded")),
+            begin(5850, 9, 8, "a", false),
+            end(5860, 9, acknowledged(8, both)),
+            begin(6010, 10, 6, "a", true),
+            end(6020, 10, acknowledged(6, both)),
+        ],
+        deliveries: deliveries(),
+        faults: vec![
+            fault(5005, FaultKind::Kill, 2, 1),
+            fault(5400, FaultKind::Restart, 0, 0),
+            fault(6000, FaultKind::Calm, 0, 0),
+        ],
+        states: states(),
+    }
+}
+
+fn terms() -> Vec<Term> {
+    let endpoint = |name: &str, app: &str, limit, well| {
+        Term::Endpoint(EndpointTerms {
+            name: name.to_owned(),
+            id: format!("ep_{name}"),
+            app: app.to_owned(),
+            limit,
+            ordered: name == "fifo",
+            schedule_ms: vec![1000, 2000],
+            drains: true,
+            well,
+        })
+    };
+    vec![
+        Term::Rules(RuleTerms {
+            timeout_ms: 2000,
+            jitter: 0.2,
+            settle_ms: 500,
+            probe_ms: 10_000,
+            probes: 1,
+            at_least: AtLeast {
+                acknowledged: 7,
+                busy_deaths: 1,
+                duplicates: 1,
+                failed_attempts: 5,
+                shed: 1,
+                faults: [(FaultKind::Kill, 1)].into(),
+            },
+        }),
+        endpoint("well", "a", 2, true),
+        endpoint("fifo", "a", 1, true),
+        endpoint("dead", "b", 2, false),
+    ]
+}
+
+fn deliveries() -> Vec<Delivery> {
+    let mut all = vec![
+        delivery(20, 25, "well", 0, Some(204)),
+        delivery(20, 30, "fifo", 0, Some(204)),
+        delivery(60, 65, "well", 1, Some(500)),
+        delivery(60, 70, "fifo", 1, Some(204)),
+        delivery(80, 85, "dead", 2, Some(500)),
+        delivery(1100, 1105, "well", 1, Some(204)),
+        delivery(1100, 1105, "dead", 2, Some(429)),
+        delivery(4200, 4205, "dead", 2, Some(500)),
+        // The answer came so late that the killed gateway did not note it: a duplicate follows.
+        delivery(4920, 5000, "well", 4, Some(204)),
+        delivery(4990, 5006, "fifo", 4, None),
+        delivery(5500, 5505, "well", 4, Some(204)),
+        delivery(5500, 5510, "fifo", 4, Some(204)),
+        delivery(5520, 5530, "well", 7, Some(204)),
+        delivery(5520, 5530, "fifo", 7, Some(204)),
+        // Its producer never learnt that it was accepted.
+        delivery(5600, 5605, "well", 3, Some(204)),
+        delivery(5600, 5605, "fifo", 3, Some(204)),
+        delivery(5870, 5875, "well", 8, Some(204)),
+        delivery(5870, 5875, "fifo", 8, Some(204)),
+        delivery(6030, 6035, "well", 6, Some(204)),
+        delivery(6030, 6040, "fifo", 6, Some(204)),
+    ];
+    for one in all.iter_mut().filter(|one| one.status == Some(429)) {
+        one.retry_after = Some(3);
+    }
+    all
+}
+
+fn states() -> Vec<StateEntry> {
+    let mut states = vec![StateEntry::Dump { at: ms(20_000) }];
+    for message in [0, 1, 3, 4, 6, 7, 8] {
+        for endpoint in ["well", "fifo"] {
+            states.push(StateEntry::State {
+                endpoint: endpoint.to_owned(),
+                id: format!("msg_{message}"),
+                state: State::Delivered,
+            });
+        }
+    }
+    states.push(StateEntry::State {
+        endpoint: "dead".to_owned(),
+        id: "msg_2".to_owned(),
+        state: State::Dead,
+    });
+    states
+}
+
+fn begin(at: u64, call: u64, request: u64, app: &str, probe: bool) -> Call {
+    Call::Begin {
+        at: ms(at),
+        call,
+        request,
+        app: app.to_owned(),
+        hash: format!("hash_{request}"),
+        key: Some(format!("key_{request}")),
+        probe,
+    }
+}
+
+fn end(at: u64, call: u64, outcome: Outcome) -> Call {
+    Call::End {
+        at: ms(at),
+        call,
+        outcome,
+    }
+}
+
+fn acknowledged(message: u64, targets: &[&str]) -> Outcome {
+    Outcome::Acknowledged {
+        id: format!("msg_{message}"),
+        targets: targets.iter().map(|one| (*one).to_owned()).collect(),
+    }
+}
+
+fn delivery(start: u64, end: u64, endpoint: &str, message: u64, status: Option<u16>) -> Delivery {
+    Delivery {
+        start: ms(start),
+        end: ms(end),
+        endpoint: endpoint.to_owned(),
+        id: format!("msg_{message}"),
+        timestamp: i64::try_from(ms(start) / 1_000_000).unwrap_or_default(),
+        hash: format!("hash_{message}"),
+        content_type: "application/json".to_owned(),
+        bad_signature: None,
+        status,
+        retry_after: None,
+        concurrent: 1,
+    }
+}
+
+fn fault(at: u64, kind: FaultKind, unanswered: u64, open: u64) -> Fault {
+    Fault {
+        at: ms(at),
+        kind,
+        value: 0,
+        note: String::new(),
+        unanswered,
+        open,
+    }
+}
+
+fn is_state_of(entry: &StateEntry, message: &str) -> bool {
+    matches!(entry, StateEntry::State { id, .. } if id == message)
+}
+
+fn with_delivery(raw: &mut Raw, change: fn(&mut Delivery)) {
+    raw.deliveries.iter_mut().take(1).for_each(change);
+}
+
+fn with_ack(raw: &mut Raw, message: &str, change: fn(&mut String, &mut Vec<String>)) {
+    for call in &mut raw.calls {
+        if let Call::End {
+            outcome: Outcome::Acknowledged { id, targets },
+            ..
+        } = call
+            && id == message
+        {
+            change(id, targets);
+        }
+    }
+}
