@@ -92,6 +92,7 @@ impl Round {
             if drained {
                 break;
             }
+            self.shared.works();
         }
         match self.rest() {
             Ok(()) => true,
