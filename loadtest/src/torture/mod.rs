@@ -15,6 +15,7 @@
 //! What cannot run here (no root, no strace) is an error, never skipped. Elsewhere: recording and
 //! judging ([`crate::oracle`]), the table ([`report`]).
 
+mod disk;
 mod kill;
 mod report;
 pub(crate) mod trial;
@@ -36,9 +37,9 @@ use report::{Row, Table};
 
 /// All scenarios, in the order they run.
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    vec![
-        kill::SCENARIO,
-    ]
+    let mut all = vec![kill::SCENARIO];
+    all.extend(disk::SCENARIOS);
+    all
 }
 
 /// A named way to hurt a gateway.
@@ -69,6 +70,7 @@ pub(crate) trait Rounds {
 }
 
 /// Where a scenario plays.
+#[derive(Clone)]
 pub(crate) struct Stage {
     /// The binary.
     pub(crate) gateway: PathBuf,

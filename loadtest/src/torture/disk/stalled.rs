@@ -1,0 +1,121 @@
+//! `stalled-disk` (T31): every sync takes five seconds.
+//!
+//! Readiness and metrics must answer within [`AT_ONCE`] all the while, new messages must be refused
+//! with 503 instead of waiting unseen, SIGTERM must still end the process with 0, and what was
+//! acknowledged must be there afterwards.
+
+use std::time::{Duration, Instant};
+
+use http::{Method, StatusCode};
+
+use super::super::trial::{EndpointPlan, Trial};
+use super::super::{RoundResult, Rounds, Scenario, Stage};
+use super::syscalls::Attached;
+use super::until;
+use crate::oracle::check::Rule;
+use crate::oracle::history::FaultKind;
+use crate::oracle::producer::Stream;
+use crate::oracle::receiver::Behaviour;
+
+/// Each sync takes so long.
+const DELAY: Duration = Duration::from_secs(5);
+/// Longest answer of `/ready` and `/metrics`.
+const AT_ONCE: Duration = Duration::from_millis(100);
+/// The disk stalls under load for so long.
+const UNDER_LOAD: Duration = Duration::from_secs(8);
+/// From SIGTERM to the end: the drain, and three syncs that were due or are part of the end.
+const ENDS: Duration = Duration::from_secs(25);
+const DRAIN: Duration = Duration::from_secs(30);
+
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "stalled-disk",
+    about: "every sync takes five seconds",
+    rounds: [1, 5],
+    chained: true,
+    prepare,
+};
+
+struct Stalled {
+    stage: Stage,
+    rounds: u32,
+}
+
+fn prepare(stage: &Stage) -> anyhow::Result<Box<dyn Rounds>> {
+    Ok(Box::new(Stalled {
+        stage: stage.clone(),
+        rounds: 0,
+    }))
+}
+
+impl Rounds for Stalled {
+    fn round(&mut self, _: u64) -> anyhow::Result<RoundResult> {
+        let dir = self.stage.dir.join(format!("round-{:04}", self.rounds));
+        self.rounds += 1;
+        let stage = Stage {
+            dir: dir.clone(),
+            ..self.stage.clone()
+        };
+        let mut trial = Trial::new(&stage, &dir.join("data"))?;
+        trial.world.set("server.drain_timeout", "2s");
+        trial.start()?;
+        trial.endpoint(&EndpointPlan::new("well", "acme", Behaviour::Well))?;
+        trial.agree(|rules| rules.at_least.shed = 20)?;
+        let load = trial.load(&[Stream {
+            app: "acme".to_owned(),
+            connections: 30,
+            pause: Duration::from_millis(20),
+            size: 500,
+        }])?;
+        let micros = DELAY.as_micros();
+        let inject = format!("fdatasync:delay_enter={micros}");
+        let strace = Attached::to(trial.world.pid()?, &dir.join("strace.log"), &inject)?;
+        trial.fault(FaultKind::SlowDisk, i64::try_from(DELAY.as_millis())?, "")?;
+        let slowest = probe(&trial, UNDER_LOAD)?;
+        trial.fault(FaultKind::Terminate, 0, "")?;
+        let told = Instant::now();
+        trial.world.signal("TERM")?;
+        let ended = until("it ends after SIGTERM", ENDS, || trial.world.ended());
+        let (code, took) = (trial.world.exit_code(), told.elapsed());
+        if ended.is_err() {
+            trial.world.kill()?;
+        }
+        trial.fault(FaultKind::Ended, i64::from(code.unwrap_or(-1)), "")?;
+        load.stop()?;
+        strace.detach()?;
+        trial.start()?;
+        trial.settle(DRAIN)?;
+        let mut result = trial.result()?;
+        for (path, took) in slowest {
+            result.must(took <= AT_ONCE, Rule::C10, format!("{path} took {took:?}"));
+            result.notes.push(format!("{path} took {took:?} at most"));
+        }
+        result.must(
+            code == Some(0),
+            Rule::C10,
+            format!("SIGTERM ended it with {code:?}"),
+        );
+        result.notes.push(format!("ended {took:?} after SIGTERM"));
+        Ok(result)
+    }
+}
+
+/// Asks again and again; answers the slowest answer of each path.
+fn probe(trial: &Trial, time: Duration) -> anyhow::Result<Vec<(&'static str, Duration)>> {
+    let mut slowest = vec![("/ready", Duration::ZERO), ("/metrics", Duration::ZERO)];
+    let mut was_unready = false;
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        for (path, longest) in &mut slowest {
+            let asked = Instant::now();
+            let (status, _) = trial.world.api(Method::GET, path, None)?;
+            *longest = asked.elapsed().max(*longest);
+            was_unready |= *path == "/ready" && status == StatusCode::SERVICE_UNAVAILABLE;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    anyhow::ensure!(
+        was_unready,
+        "/ready never said that the commit thread stands still"
+    );
+    Ok(slowest)
+}
