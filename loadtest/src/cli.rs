@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Torture(TortureArgs),
     /// Judge a recorded history again.
     Check(CheckArgs),
+    /// Record load and deliveries of a gateway that runs already, for `check`.
+    Record(RecordArgs),
 }
 
 /// How much.
@@ -69,6 +71,45 @@ pub(crate) struct TortureArgs {
     /// Write the report here, as JSON.
     #[arg(long)]
     pub(crate) report: Option<PathBuf>,
+    /// Test the checker instead: every doctored history must be rejected by its rule.
+    #[arg(long)]
+    pub(crate) self_test: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct RecordArgs {
+    /// Directory of the history; made if absent, continued if there.
+    pub(crate) dir: PathBuf,
+    /// Address of the gateway.
+    #[arg(long, default_value = "127.0.0.1:8071")]
+    pub(crate) address: SocketAddr,
+    /// A key that may write messages.
+    #[arg(long, env = "POSTHASTE_ADMIN_KEY", hide_env_values = true)]
+    pub(crate) key: Option<String>,
+    /// Id or uid of the application.
+    #[arg(long)]
+    pub(crate) app: String,
+    /// Endpoint of it whose URL is `http://LISTEN/NAME`: `NAME=ID=SECRET`; repeatable.
+    #[arg(long)]
+    pub(crate) endpoint: Vec<String>,
+    /// Where the receiver listens; port 0 takes a free one and prints it.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    pub(crate) listen: SocketAddr,
+    /// Connections of the producer.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) connections: usize,
+    /// Milliseconds between two requests of a connection.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) pause_ms: u64,
+    /// Bytes of filling in a payload.
+    #[arg(long, default_value_t = 200)]
+    pub(crate) size: usize,
+    /// Seconds of load; 0 = until it is stopped.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) duration: u64,
+    /// Seconds that the receiver stays after the load.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) linger: u64,
 }
 
 #[derive(Args)]

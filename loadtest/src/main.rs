@@ -66,6 +66,7 @@ fn command(command: Command) -> anyhow::Result<ExitCode> {
         Command::Ceiling(args) => ceilings(&args),
         Command::Torture(args) => torture::torture(&args),
         Command::Check(args) => check(&args),
+        Command::Record(args) => oracle::record::record(&args).map(|()| ExitCode::SUCCESS),
     }
 }
 

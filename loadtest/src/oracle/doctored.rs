@@ -44,14 +44,20 @@ impl Doctored {
 /// At least one for each rule.
 pub(crate) const DOCTORED: &[Doctored] = &[
     Doctored::new("an acknowledged message never arrives", Rule::C1, |raw| {
-        raw.deliveries.retain(|one| one.id != "msg_1");
-        raw.states.retain(|one| !is_state_of(one, "msg_1"));
+        raw.deliveries
+            .retain(|one| one.id != "msg_0" || one.endpoint != "well");
+        raw.states
+            .retain(|one| !is_state_of(one, "msg_0") || !is_state_at(one, "well"));
     })
     .also(&[Rule::C9]),
-    Doctored::new("one of two endpoints never gets it", Rule::C1, |raw| {
-        raw.deliveries
-            .retain(|one| one.id != "msg_7" || one.endpoint != "fifo");
-    })
+    Doctored::new(
+        "a message never arrives, although the API says so",
+        Rule::C1,
+        |raw| {
+            raw.deliveries
+                .retain(|one| one.id != "msg_7" || one.endpoint != "well");
+        },
+    )
     .also(&[Rule::C9]),
     Doctored::new("an endpoint nobody made is named", Rule::C1, |raw| {
         with_ack(raw, "msg_0", |_, targets| {
@@ -84,6 +90,22 @@ pub(crate) const DOCTORED: &[Doctored] = &[
         |raw| {
             raw.deliveries
                 .push(delivery(6500, 6505, "dead", 0, Some(204)));
+        },
+    ),
+    Doctored::new(
+        "an endpoint of another application gets it",
+        Rule::C2,
+        |raw| {
+            with_ack(raw, "msg_0", |_, targets| {
+                targets.push("ep_dead".to_owned())
+            });
+            raw.deliveries
+                .push(delivery(6500, 6505, "dead", 0, Some(204)));
+            raw.states.push(StateEntry::State {
+                endpoint: "dead".to_owned(),
+                id: "msg_0".to_owned(),
+                state: State::Delivered,
+            });
         },
     ),
     Doctored::new("two bodies are swapped", Rule::C3, |raw| {
@@ -312,6 +334,8 @@ pub(crate) fn honest() -> Raw {
             begin(4900, 4, 4, "a", false),
             end(4910, 4, acknowledged(4, both)),
             begin(4950, 6, 7, "a", false),
+            begin(4980, 11, 9, "a", false),
+            end(4995, 11, acknowledged(9, both)),
             begin(5000, 3, 3, "a", false),
             end(5006, 3, unknown("reset")),
             end(5007, 6, unknown("reset")),
@@ -329,6 +353,7 @@ pub(crate) fn honest() -> Raw {
         deliveries: deliveries(),
         faults: vec![
             fault(5005, FaultKind::Kill, 2, 1),
+            fault(5300, FaultKind::Launch, 0, 0),
             fault(5400, FaultKind::Restart, 0, 0),
             fault(6000, FaultKind::Calm, 0, 0),
         ],
@@ -364,6 +389,7 @@ fn terms() -> Vec<Term> {
                 shed: 1,
                 faults: [(FaultKind::Kill, 1)].into(),
             },
+            without_states: false,
         }),
         endpoint("well", "a", 2, true),
         endpoint("fifo", "a", 1, true),
@@ -384,10 +410,14 @@ fn deliveries() -> Vec<Delivery> {
         // The answer came so late that the killed gateway did not note it: a duplicate follows.
         delivery(4920, 5000, "well", 4, Some(204)),
         delivery(4990, 5006, "fifo", 4, None),
+        // Sent before the kill, it waited in a socket: the gateway was gone when it was answered.
+        delivery(5010, 5012, "well", 9, Some(204)),
         delivery(5500, 5505, "well", 4, Some(204)),
         delivery(5500, 5510, "fifo", 4, Some(204)),
         delivery(5520, 5530, "well", 7, Some(204)),
         delivery(5520, 5530, "fifo", 7, Some(204)),
+        delivery(5540, 5545, "well", 9, Some(204)),
+        delivery(5540, 5550, "fifo", 9, Some(204)),
         // Its producer never learnt that it was accepted.
         delivery(5600, 5605, "well", 3, Some(204)),
         delivery(5600, 5605, "fifo", 3, Some(204)),
@@ -404,7 +434,7 @@ fn deliveries() -> Vec<Delivery> {
 
 fn states() -> Vec<StateEntry> {
     let mut states = vec![StateEntry::Dump { at: ms(20_000) }];
-    for message in [0, 1, 3, 4, 6, 7, 8] {
+    for message in [0, 1, 3, 4, 6, 7, 8, 9] {
         for endpoint in ["well", "fifo"] {
             states.push(StateEntry::State {
                 endpoint: endpoint.to_owned(),
@@ -477,6 +507,10 @@ fn fault(at: u64, kind: FaultKind, unanswered: u64, open: u64) -> Fault {
 
 fn is_state_of(entry: &StateEntry, message: &str) -> bool {
     matches!(entry, StateEntry::State { id, .. } if id == message)
+}
+
+fn is_state_at(entry: &StateEntry, name: &str) -> bool {
+    matches!(entry, StateEntry::State { endpoint, .. } if endpoint == name)
 }
 
 fn with_delivery(raw: &mut Raw, change: fn(&mut Delivery)) {

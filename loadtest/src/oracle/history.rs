@@ -66,6 +66,9 @@ pub(crate) struct RuleTerms {
     pub(crate) probes: u64,
     /// What must have happened for the trial to prove anything (C11).
     pub(crate) at_least: AtLeast,
+    /// The API was not asked on purpose: C9 has nothing to compare.
+    #[serde(default)]
+    pub(crate) without_states: bool,
 }
 
 /// Thresholds of C11; zero asks for nothing.
@@ -175,6 +178,8 @@ pub(crate) enum FaultKind {
     Stop,
     /// SIGCONT.
     Continue,
+    /// About to be started: what arrived since its death was sent before it.
+    Launch,
     /// Ready again.
     Restart,
     /// The wall clock of the gateway was moved to `value` seconds off.
@@ -251,11 +256,9 @@ impl State {
 /// All calls that repeat one request.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
-    pub(crate) line: Line,
     pub(crate) first_call: u64,
     pub(crate) app: String,
     pub(crate) hash: String,
-    pub(crate) key: Option<String>,
     pub(crate) probe: bool,
     /// First acknowledgement.
     pub(crate) acknowledged: Option<Acknowledged>,
@@ -368,17 +371,15 @@ impl History {
                     request,
                     app,
                     hash,
-                    key,
                     probe,
+                    ..
                 } => {
                     let index = *by_request.entry(request).or_insert(self.requests.len());
                     if index == self.requests.len() {
                         self.requests.push(Request {
-                            line,
                             first_call: at,
                             app,
                             hash,
-                            key,
                             probe,
                             acknowledged: None,
                             other_ids: Vec::new(),

@@ -16,3 +16,4 @@ pub(crate) mod history;
 pub(crate) mod journal;
 pub(crate) mod producer;
 pub(crate) mod receiver;
+pub(crate) mod record;

@@ -6,7 +6,7 @@
 //! signature of every delivery is checked with the endpoint's secret. One thread.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -80,9 +80,10 @@ struct Endpoint {
 }
 
 impl Receiver {
-    /// Binds a free port of the loopback interface and serves on a thread of its own.
-    pub(crate) fn start(clock: Clock) -> anyhow::Result<Self> {
-        let listener = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+    /// Binds and serves on a thread of its own. Nothing is recorded before
+    /// [`Receiver::record_in`].
+    pub(crate) fn start(listen: SocketAddr, clock: Clock) -> anyhow::Result<Self> {
+        let listener = bind(listen)?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             clock,

@@ -15,9 +15,15 @@
 //! What cannot run here (no root, no strace) is an error, never skipped. Elsewhere: recording and
 //! judging ([`crate::oracle`]), the table ([`report`]).
 
+mod accept;
+mod chaos;
 mod disk;
+mod idempotency;
 mod kill;
+mod names;
 mod report;
+mod syscall;
+pub(crate) mod tracer;
 pub(crate) mod trial;
 pub(crate) mod world;
 
@@ -32,12 +38,19 @@ use rand_chacha::ChaCha8Rng;
 use crate::cli::{TortureArgs, TortureSet};
 use crate::clock::Clock;
 use crate::oracle::check::Violation;
+use crate::oracle::doctored;
 use crate::report::say;
 use report::{Row, Table};
 
 /// All scenarios, in the order they run.
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let mut all = vec![kill::SCENARIO];
+    let mut all = vec![
+        kill::SCENARIO,
+        syscall::SCENARIO,
+        accept::SCENARIO,
+        idempotency::SCENARIO,
+        chaos::SCENARIO,
+    ];
     all.extend(disk::SCENARIOS);
     all
 }
@@ -95,6 +108,10 @@ pub(crate) struct RoundResult {
 
 /// Runs what `args` ask for; success only if every scenario kept every promise.
 pub(crate) fn torture(args: &TortureArgs) -> anyhow::Result<ExitCode> {
+    let checker_is_sound = self_test(args.dir.as_deref())?;
+    if args.self_test || !checker_is_sound {
+        return Ok(crate::exit(checker_is_sound));
+    }
     let chosen = choose(&args.scenario)?;
     let seed = match args.seed {
         Some(seed) => seed,
@@ -119,6 +136,23 @@ pub(crate) fn torture(args: &TortureArgs) -> anyhow::Result<ExitCode> {
         say(&format!("kept {}", dir.keep().display()));
     }
     Ok(crate::exit(table.is_good()))
+}
+
+/// A checker that cannot fail proves nothing, so every run begins with this.
+fn self_test(dir: Option<&Path>) -> anyhow::Result<bool> {
+    let dir = tempfile::Builder::new()
+        .prefix("posthaste-torture-")
+        .tempdir_in(dir.map_or_else(std::env::temp_dir, Path::to_owned))?;
+    let wrong = doctored::self_test(dir.path())?;
+    for what in &wrong {
+        say(&format!("FAULT: {what}"));
+    }
+    say(&format!(
+        "self-test of the checker: {} doctored histories, {} faults",
+        doctored::DOCTORED.len(),
+        wrong.len()
+    ));
+    Ok(wrong.is_empty())
 }
 
 fn choose(names: &[String]) -> anyhow::Result<Vec<Scenario>> {

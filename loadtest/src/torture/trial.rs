@@ -7,6 +7,7 @@
 //! [`Trial::judge`]. [`Trial::next_history`] begins a new history on the same data.
 
 use std::collections::HashSet;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -66,6 +67,9 @@ impl EndpointPlan {
     }
 }
 
+/// What the API says of a delivery: name of the endpoint, message, state.
+pub(crate) type Listed = (String, String, State);
+
 /// See the module.
 pub(crate) struct Trial {
     pub(crate) world: World,
@@ -82,6 +86,11 @@ pub(crate) struct Trial {
     held: HashSet<String>,
     /// When the history began, for asking the API for its part only.
     begun: u64,
+    /// Messages of earlier histories that the API may list again, for it is asked from a second
+    /// before the beginning: its clock is another one.
+    before: HashSet<String>,
+    /// Messages that the API listed at the end of this history.
+    listed: Vec<String>,
     schedule_ms: Vec<u64>,
 }
 
@@ -93,7 +102,7 @@ impl Trial {
         world.set("delivery.connect_timeout", "1s");
         world.set("delivery.disable", "never");
         let clock = stage.clock;
-        let receiver = Receiver::start(clock)?;
+        let receiver = Receiver::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), clock)?;
         let dir = stage.dir.join("history-0000");
         std::fs::create_dir_all(&dir)?;
         receiver.record_in(&dir)?;
@@ -104,6 +113,7 @@ impl Trial {
             probe_ms: 10_000,
             probes: 0,
             at_least: AtLeast::default(),
+            without_states: false,
         };
         let mut trial = Self {
             caller: Caller::new(world.address, KEY, clock, &dir)?,
@@ -117,6 +127,8 @@ impl Trial {
             rules,
             endpoints: Vec::new(),
             held: HashSet::new(),
+            before: HashSet::new(),
+            listed: Vec::new(),
             schedule_ms: Vec::new(),
         };
         trial.schedule(SCHEDULE_MS);
@@ -164,6 +176,7 @@ impl Trial {
             let dir = Path::new("..").join(name);
             self.terms.append(&Term::Earlier { dir })?;
         }
+        self.before.extend(self.listed.drain(..));
         self.dir = dir;
         self.begun = self.clock.now();
         Ok(())
@@ -171,6 +184,7 @@ impl Trial {
 
     /// Starts the gateway and waits until it is ready; answers how long that took.
     pub(crate) fn start(&mut self) -> anyhow::Result<Duration> {
+        self.fault(FaultKind::Launch, 0, "")?;
         let took = self.world.start(Duration::from_secs(60))?;
         self.fault(FaultKind::Restart, 0, "")?;
         Ok(took)
@@ -236,6 +250,23 @@ impl Trial {
         self.fault(FaultKind::Endpoint, 0, &format!("{name}: {behaviour:?}"))
     }
 
+    /// Switches an endpoint on or off at the gateway; off, its deliveries are held.
+    pub(crate) fn switch(&mut self, name: &str, on: bool) -> anyhow::Result<()> {
+        let endpoint = self.endpoints.iter().find(|one| one.name == name);
+        let endpoint = endpoint.with_context(|| format!("no endpoint {name}"))?;
+        let path = format!("/api/v1/app/{}/endpoint/{}", endpoint.app, endpoint.id);
+        self.fault(FaultKind::Endpoint, 0, &format!("{name}: on {on}"))?;
+        let body = json!({"disabled": !on});
+        let answer = self.world.api(Method::PATCH, &path, Some(&body))?;
+        expect_success("the switch of an endpoint", &answer)?;
+        if on {
+            self.held.remove(name);
+        } else {
+            self.held.insert(name.to_owned());
+        }
+        Ok(())
+    }
+
     /// Starts load. Several may run at a time.
     pub(crate) fn load(&self, streams: &[Stream]) -> anyhow::Result<Producer> {
         Producer::start(&self.caller, streams)
@@ -292,8 +323,8 @@ impl Trial {
 
     /// The faults are over: sends a probe to each application, waits until the backlog has drained
     /// and the probes have arrived, or `within` is over, and writes the states of the API down. What
-    /// is missing is for the checker to say. The load must be stopped.
-    pub(crate) fn settle(&mut self, within: Duration) -> anyhow::Result<()> {
+    /// is missing is for the checker to say. The load must be stopped. Answers the states.
+    pub(crate) fn settle(&mut self, within: Duration) -> anyhow::Result<Vec<Listed>> {
         self.fault(FaultKind::Calm, 0, "")?;
         let apps: HashSet<String> = self.endpoints.iter().map(|one| one.app.clone()).collect();
         self.agree(|rules| rules.probes = apps.len() as u64)?;
@@ -311,7 +342,9 @@ impl Trial {
                         .any(|one| one.name == *name && one.drains)
             });
             if !open || Instant::now() > deadline {
-                return self.write_down(&states);
+                self.write_down(&states)?;
+                self.listed = states.iter().map(|(_, id, _)| id.clone()).collect();
+                return Ok(states);
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -336,7 +369,7 @@ impl Trial {
     }
 
     /// What the API says of every delivery of this history: endpoint, message, state.
-    pub(crate) fn states(&self) -> anyhow::Result<Vec<(String, String, State)>> {
+    pub(crate) fn states(&self) -> anyhow::Result<Vec<Listed>> {
         let mut all = Vec::new();
         for endpoint in &self.endpoints {
             let held = self.held.contains(&endpoint.name);
@@ -356,7 +389,9 @@ impl Trial {
                 for item in page["data"].as_array().into_iter().flatten() {
                     let id = item["id"].as_str().context("a message has an id")?;
                     let state = state(item, held)?;
-                    all.push((endpoint.name.clone(), id.to_owned(), state));
+                    if !self.before.contains(id) {
+                        all.push((endpoint.name.clone(), id.to_owned(), state));
+                    }
                 }
                 match page["iterator"].as_str() {
                     Some(at) if page["done"] == false => iterator = format!("&iterator={at}"),
@@ -367,7 +402,7 @@ impl Trial {
         Ok(all)
     }
 
-    fn write_down(&self, states: &[(String, String, State)]) -> anyhow::Result<()> {
+    fn write_down(&self, states: &[Listed]) -> anyhow::Result<()> {
         let journal = Journal::open(&self.dir, STATES)?;
         let at = self.clock.now();
         journal.append(&StateEntry::Dump { at })?;

@@ -289,7 +289,9 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         // Only after an error elsewhere; nothing further can be done about one here.
-        if self.is_running() && self.kill().is_err() {}
+        if !self.is_running() || self.kill().is_ok() {
+            return;
+        }
         if let Some(child) = &mut self.child
             && child.kill().is_ok()
             && child.wait().is_err()

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::facts::Facts;
+use super::facts::{CLOCK_LAG, Facts};
 use super::{Rule, Violation};
 use crate::oracle::history::{FaultKind, State};
 
@@ -10,8 +10,6 @@ use crate::oracle::history::{FaultKind, State};
 const CONTENT_TYPE: &str = "application/json";
 /// Age of a signature's timestamp, in either direction.
 const FRESH: i64 = 5_000_000;
-/// The gateway compares its clock with the system's now and then, not at each attempt.
-const CLOCK_LAG: u64 = 8_000_000;
 
 /// C1: every acknowledged pair got a 2xx, or the API lists it in a state that is not `delivered`.
 pub(super) fn no_loss(facts: &Facts<'_>, found: &mut Vec<Violation>) {
@@ -45,10 +43,12 @@ pub(super) fn no_forgery(facts: &Facts<'_>, found: &mut Vec<Violation>) {
             let violation = Violation::new(Rule::C2, what).of(&delivery.id);
             found.push(violation.at(&delivery.endpoint).seen(*line));
         };
-        if let Some((_, ack)) = facts.by_message.get(delivery.id.as_str()) {
+        if let Some((request, ack)) = facts.by_message.get(delivery.id.as_str()) {
             let endpoint = facts.by_name.get(delivery.endpoint.as_str());
             if endpoint.is_none_or(|endpoint| !ack.targets.contains(&endpoint.id)) {
                 complain("arrived at an endpoint that its acknowledgement does not name");
+            } else if endpoint.is_some_and(|endpoint| endpoint.app != request.app) {
+                complain("arrived at an endpoint of another application");
             }
             continue;
         }

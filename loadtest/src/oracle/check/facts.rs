@@ -7,6 +7,10 @@ use crate::oracle::history::{
 };
 use crate::oracle::journal::Line;
 
+/// The gateway compares its clock with the system's every two seconds, not at each attempt, and may
+/// have stood still for three.
+pub(super) const CLOCK_LAG: u64 = 8_000_000;
+
 /// Deliveries of one message to one endpoint, by their start.
 pub(super) type Attempts<'h> = Vec<&'h (Line, Delivery)>;
 
@@ -21,9 +25,11 @@ pub(super) struct Facts<'h> {
     pub(super) by_hash: HashMap<&'h str, &'h Request>,
     pub(super) attempts: HashMap<Pair<'h>, Attempts<'h>>,
     pub(super) states: HashMap<Pair<'h>, Vec<(Line, State)>>,
-    /// When the gateway lost its memory, and when it ended in order; both sorted.
-    pub(super) deaths: Vec<u64>,
-    ends: Vec<u64>,
+    /// From each loss of the gateway's memory to the next launch: what arrives meanwhile was sent by
+    /// the dead process and waited in a socket. Sorted.
+    deaths: Vec<(u64, u64)>,
+    /// The same for ends in order.
+    ends: Vec<(u64, u64)>,
     stops: Vec<(u64, u64)>,
 }
 
@@ -42,15 +48,6 @@ impl<'h> Facts<'h> {
             let pair = (endpoint.as_str(), id.as_str());
             states.entry(pair).or_default().push((*line, *state));
         }
-        let times = |wanted: &dyn Fn(FaultKind) -> bool| {
-            let chosen = history
-                .faults
-                .iter()
-                .filter(|(_, fault)| wanted(fault.kind));
-            let mut times: Vec<u64> = chosen.map(|(_, fault)| fault.at).collect();
-            times.sort_unstable();
-            times
-        };
         let endpoints = history.endpoints.iter();
         Self {
             history,
@@ -70,8 +67,8 @@ impl<'h> Facts<'h> {
                 .collect(),
             attempts,
             states,
-            deaths: times(&FaultKind::is_death),
-            ends: times(&|kind| kind == FaultKind::Ended),
+            deaths: down(history, FaultKind::is_death),
+            ends: down(history, |kind| kind == FaultKind::Ended),
             stops: stops(history),
         }
     }
@@ -111,19 +108,20 @@ impl<'h> Facts<'h> {
         })
     }
 
-    /// The first death or ordered end at or after `at`.
+    /// When the process that sent a request that arrived `at` was gone; `at` itself if it was gone
+    /// already.
     pub(super) fn gone_after(&self, at: u64) -> u64 {
-        let next = |times: &[u64]| {
-            let index = times.partition_point(|time| *time < at);
-            times.get(index).copied().unwrap_or(u64::MAX)
+        let next = |times: &[(u64, u64)]| {
+            let index = times.partition_point(|(_, launch)| *launch < at);
+            times.get(index).map_or(u64::MAX, |(gone, _)| *gone)
         };
-        next(&self.deaths).min(next(&self.ends))
+        next(&self.deaths).min(next(&self.ends)).max(at)
     }
 
-    /// Whether the gateway lost its memory within these times.
+    /// Whether the gateway lost its memory, or was gone for that reason, within these times.
     pub(super) fn died(&self, from: u64, to: u64) -> bool {
-        let index = self.deaths.partition_point(|time| *time < from);
-        self.deaths.get(index).is_some_and(|time| *time <= to)
+        let index = self.deaths.partition_point(|(_, launch)| *launch < from);
+        self.deaths.get(index).is_some_and(|(gone, _)| *gone <= to)
     }
 
     /// Whether the gateway may not know that this attempt was answered: it died before it could
@@ -150,8 +148,9 @@ impl<'h> Facts<'h> {
             || delivery.status.is_none() && self.gone_after(delivery.start) <= noted
     }
 
-    /// Whether the wall clock of the gateway was moved within these times.
+    /// Whether the wall clock of the gateway moved within these times.
     pub(super) fn clock_moved(&self, from: u64, to: u64) -> bool {
+        let from = from.saturating_sub(CLOCK_LAG);
         let mut faults = self.history.faults.iter();
         faults.any(|(_, fault)| fault.kind == FaultKind::Clock && (from..=to).contains(&fault.at))
     }
@@ -171,6 +170,23 @@ impl<'h> Facts<'h> {
         });
         repeated.count() as u64
     }
+}
+
+/// From each fault of a kind to the launch that follows it.
+fn down(history: &History, wanted: fn(FaultKind) -> bool) -> Vec<(u64, u64)> {
+    let mut times = Vec::new();
+    let mut open: Vec<u64> = Vec::new();
+    for (_, fault) in &history.faults {
+        if wanted(fault.kind) {
+            open.push(fault.at);
+        } else if fault.kind == FaultKind::Launch {
+            times.extend(open.drain(..).map(|gone| (gone, fault.at)));
+        }
+    }
+    // Histories without launches, and a gateway that was not started again.
+    times.extend(open.into_iter().map(|gone| (gone, gone)));
+    times.sort_unstable();
+    times
 }
 
 /// From each SIGSTOP to its SIGCONT.

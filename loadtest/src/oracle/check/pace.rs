@@ -23,6 +23,9 @@ pub(super) fn concurrency(facts: &Facts<'_>, found: &mut Vec<Violation>) {
         let end = end
             .min(facts.gone_after(delivery.start))
             .max(delivery.start);
+        if end == delivery.start {
+            continue; // of no length
+        }
         let edges = by_endpoint.entry(delivery.endpoint.as_str()).or_default();
         edges.push((delivery.start, true, index));
         edges.push((end, false, index));
