@@ -1,12 +1,14 @@
 //! `bit-rot` (T05, T64): one damage somewhere in a data directory, hundreds of times.
 //!
-//! Two stores of a few megabytes are made first, with tables, several journals, messages delivered
-//! and held: one closed in order, one killed. Each sample damages a copy of one of them
+//! Three stores are made first, with tables, messages delivered and held: one closed in order, one
+//! killed, both of a few megabytes, and a killed one with a sealed journal, which takes 64 MiB and
+//! so is used less often. Each sample damages a copy of one of them
 //! ([`super::damage`]) and looks what the gateway makes of it ([`super::sample`]). A round is two
-//! samples at a time. Both stores write the high-water mark with every commit: without that the
+//! samples at a time. All stores write the high-water mark with every commit: without that the
 //! acknowledgements of the last second before a crash are the documented blind spot.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use serde_json::json;
 use super::super::world::{KEY, World};
 use super::super::{RoundResult, Rounds, Scenario, Stage, random};
 use super::damage::{Damage, Kind, files, journals};
-use super::sample::{Bench, Endpoints, HELD, Original, Shown, WELL, settings, states};
+use super::sample::{BULK, Bench, Endpoints, HELD, Original, Shown, WELL, settings, states};
 use super::until;
 use crate::oracle::check::Violation;
 use crate::oracle::history::History;
@@ -31,6 +33,8 @@ const LANES: u64 = 2;
 /// Messages of a store that are delivered, and that are held.
 const DELIVERED: u64 = 1200;
 const HELD_BACK: u64 = 100;
+/// A free port of it.
+const LOOPBACK: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0));
 const DRAIN: Duration = Duration::from_secs(60);
 const SECRET: &str = "whsec_Yml0LXJvdC1iaXQtcm90LWJpdC1yb3QtYml0LXJvdA==";
 
@@ -45,7 +49,9 @@ pub(super) const SCENARIO: Scenario = Scenario {
 struct BitRot {
     gateway: PathBuf,
     dir: PathBuf,
-    originals: [Original; 2],
+    originals: [Original; 3],
+    /// Of each, what its files were like: nothing may write to those that copies share.
+    untouched: [String; 3],
     receivers: Vec<Receiver>,
     /// Per kind of file: samples, refused ones.
     seen: BTreeMap<Kind, (u32, u32)>,
@@ -53,17 +59,24 @@ struct BitRot {
 
 fn prepare(stage: &Stage) -> anyhow::Result<Box<dyn Rounds>> {
     let receiver = || -> anyhow::Result<Receiver> {
-        let receiver = Receiver::start(stage.clock)?;
+        let receiver = Receiver::start(LOOPBACK, stage.clock)?;
         for name in ["well", "held"] {
             receiver.endpoint(name, SECRET, Behaviour::Well)?;
         }
         Ok(receiver)
     };
     let receivers = (0..LANES).map(|_| receiver());
+    let originals = [
+        make(stage, "closed")?,
+        make(stage, "killed")?,
+        make(stage, "sealed")?,
+    ];
+    let [a, b, c] = &originals;
     Ok(Box::new(BitRot {
         gateway: std::fs::canonicalize(&stage.gateway)?,
         dir: stage.dir.clone(),
-        originals: [make(stage, "closed")?, make(stage, "killed")?],
+        untouched: [state_of(a)?, state_of(b)?, state_of(c)?],
+        originals,
         receivers: receivers.collect::<anyhow::Result<_>>()?,
         seen: BTreeMap::new(),
     }))
@@ -74,8 +87,12 @@ impl Rounds for BitRot {
         let mut plans = Vec::new();
         for lane in 0..LANES {
             let mut random = random(seed.wrapping_mul(LANES).wrapping_add(lane));
-            let which = usize::from(random.random_bool(0.5));
-            let original = self.originals.get(which).context("there are two")?;
+            let [closed, killed, sealed] = &self.originals;
+            let original = match random.random_range(0..8) {
+                0 => sealed,
+                1..=4 => closed,
+                _ => killed,
+            };
             plans.push((original, Damage::choose(&original.data, &mut random)?));
         }
         let shown = Mutex::new(Vec::new());
@@ -111,6 +128,10 @@ impl Rounds for BitRot {
     }
 
     fn finish(&mut self) -> anyhow::Result<RoundResult> {
+        for (original, before) in self.originals.iter().zip(&self.untouched) {
+            let is_same = state_of(original)? == *before;
+            anyhow::ensure!(is_same, "a sample wrote to a file that copies share");
+        }
         let notes = self.seen.iter().map(|(kind, (samples, refused))| {
             let whole = samples - refused;
             format!("{kind:?}: {samples} samples, {refused} refused, {whole} whole")
@@ -124,7 +145,7 @@ impl Rounds for BitRot {
 
 fn add(round: &mut RoundResult, original: &Original, damage: &Damage, shown: Shown) {
     if !shown.refused {
-        let acknowledged = original.delivered.len() + original.held.len();
+        let acknowledged = original.delivered.len() + original.held.len() + original.bulk.len();
         round.acknowledged += acknowledged as u64;
     }
     round.lost += shown.lost;
@@ -145,7 +166,7 @@ fn make(stage: &Stage, name: &'static str) -> anyhow::Result<Original> {
     let mut world = World::new(&stage.gateway, &dir, &data)?;
     settings(&mut world);
     world.start(Duration::from_secs(60))?;
-    let receiver = Receiver::start(stage.clock)?;
+    let receiver = Receiver::start(LOOPBACK, stage.clock)?;
     receiver.record_in(&dir)?;
     let address = receiver.address;
     let endpoint = |app: &str, name: &str, disabled: bool| -> anyhow::Result<String> {
@@ -167,8 +188,11 @@ fn make(stage: &Stage, name: &'static str) -> anyhow::Result<Original> {
         held: endpoint(HELD, "held", true)?,
     };
     let caller = Caller::new(world.address, KEY, stage.clock, &dir)?;
-    send(&caller, HELD, HELD_BACK)?;
-    send(&caller, WELL, DELIVERED)?;
+    send(&caller, &stream(HELD), HELD_BACK)?;
+    send(&caller, &stream(WELL), DELIVERED)?;
+    if name == "sealed" {
+        fill_a_journal(&world, &caller, &data)?;
+    }
     let is_settled = name == "closed";
     if is_settled {
         settled(&world, &endpoints)?;
@@ -181,13 +205,10 @@ fn make(stage: &Stage, name: &'static str) -> anyhow::Result<Original> {
         world.kill()?;
         load.stop()?;
     }
-    let [delivered, held] = sent(&dir)?;
-    let found = journals(&files(&data)?).len();
-    anyhow::ensure!(
-        found > 1,
-        "the store has {found} journal, a sealed one is wanted too"
-    );
+    let [delivered, held, bulk] = sent(&dir)?;
     Ok(Original {
+        shared: shared(&data)?,
+        bulk,
         name,
         data,
         delivered,
@@ -206,10 +227,47 @@ fn stream(app: &str) -> Stream {
     }
 }
 
+/// Sends large messages until the store has a sealed journal.
+fn fill_a_journal(world: &World, caller: &Caller, data: &Path) -> anyhow::Result<()> {
+    let body = json!({"name": BULK, "uid": BULK});
+    world.api(Method::POST, "/api/v1/app", Some(&body))?;
+    let large = Stream {
+        size: 60_000,
+        ..stream(BULK)
+    };
+    while journals(&files(data)?).len() < 2 {
+        send(caller, &large, 100)?;
+    }
+    Ok(())
+}
+
+/// What is never written again: tables and sealed journals.
+fn shared(data: &Path) -> anyhow::Result<HashSet<PathBuf>> {
+    let all = files(data)?;
+    let mut journals = journals(&all);
+    journals.pop();
+    let is_table = |path: &&PathBuf| path.parent().is_some_and(|dir| dir.ends_with("tables"));
+    let shared = all.iter().filter(is_table).chain(&journals);
+    shared
+        .map(|path| Ok(path.strip_prefix(data)?.to_owned()))
+        .collect()
+}
+
+/// Lengths and times of change of all files.
+fn state_of(original: &Original) -> anyhow::Result<String> {
+    let mut text = String::new();
+    for path in files(&original.data)? {
+        let about = std::fs::metadata(&path)?;
+        let changed = about.modified()?;
+        text.push_str(&format!("{} {} {changed:?}\n", path.display(), about.len()));
+    }
+    Ok(text)
+}
+
 /// Sends until `count` more are acknowledged.
-fn send(caller: &Caller, app: &str, count: u64) -> anyhow::Result<()> {
+fn send(caller: &Caller, stream: &Stream, count: u64) -> anyhow::Result<()> {
     let before = caller.acknowledged();
-    let load = Producer::start(caller, &[stream(app)])?;
+    let load = Producer::start(caller, std::slice::from_ref(stream))?;
     let sent = until("messages are accepted", DRAIN, || {
         Ok((caller.acknowledged() >= before + count).then_some(()))
     });
@@ -227,8 +285,8 @@ fn settled(world: &World, endpoints: &Endpoints) -> anyhow::Result<()> {
     })
 }
 
-/// Hashes of the acknowledged bodies by id: those of the endpoint that is well, and the held ones.
-fn sent(dir: &Path) -> anyhow::Result<[HashMap<String, String>; 2]> {
+/// Hashes of the acknowledged bodies by id, of the three applications.
+fn sent(dir: &Path) -> anyhow::Result<[HashMap<String, String>; 3]> {
     let history = History::read(dir)?;
     let of = |app: &str| {
         let requests = history.acknowledged();
@@ -237,5 +295,5 @@ fn sent(dir: &Path) -> anyhow::Result<[HashMap<String, String>; 2]> {
             .map(|(request, ack)| (ack.id.clone(), request.hash.clone()))
             .collect()
     };
-    Ok([of(WELL), of(HELD)])
+    Ok([of(WELL), of(HELD), of(BULK)])
 }

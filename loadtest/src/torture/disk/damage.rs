@@ -99,13 +99,18 @@ impl fmt::Display for Damage {
 
 impl Damage {
     /// Some damage to the directory `data`.
+    ///
+    /// A store that has sealed journals was made for them: there they are hit more often.
     pub(super) fn choose(data: &Path, random: &mut ChaCha8Rng) -> anyhow::Result<Self> {
         let files = files(data)?;
         let newest = newest_journal(&files)?;
         let mut of_kind = Vec::new();
         while of_kind.is_empty() {
-            // Not every store has sealed journals.
-            let kind = *pick(&Kind::ALL, random)?;
+            let kind = if journals(&files).len() > 1 && random.random_bool(0.6) {
+                Kind::SealedJournal
+            } else {
+                *pick(&Kind::ALL, random)?
+            };
             for path in &files {
                 if Kind::of(path, &newest)? == kind {
                     of_kind.push((path, kind));

@@ -16,6 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use super::super::trial::{EndpointPlan, Trial};
 use super::super::{RoundResult, Rounds, Scenario, Stage, random};
 use super::image::{Image, sweep};
+use super::until;
 use crate::oracle::check::{Rule, Violation};
 use crate::oracle::history::FaultKind;
 use crate::oracle::producer::Stream;
@@ -139,6 +140,10 @@ impl PowerCut {
         let (trial, image) = self.playing()?;
         let cutter = image.cutter()?;
         trial.world.launch()?;
+        until("the process has begun", DRAIN, || {
+            let begun = trial.world.pid().is_ok() || trial.world.ended()?.is_some();
+            Ok(begun.then_some(()))
+        })?;
         std::thread::sleep(Duration::from_millis(random.random_range(0..80)));
         trial.fault(FaultKind::PowerCut, 0, "while starting")?;
         cutter.cut()?;

@@ -6,8 +6,9 @@
 //! endpoint is switched on. Everything else is a violation: silence, a crash, a hang, another exit
 //! code, memory without bound. `posthaste verify` is asked about a copy of its own.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -40,6 +41,10 @@ pub(super) struct Original {
     /// Hash of the body by id, of each acknowledged message: delivered ones and held ones.
     pub(super) delivered: HashMap<String, String>,
     pub(super) held: HashMap<String, String>,
+    /// Of an application that nobody listens to: they only fill a journal.
+    pub(super) bulk: HashMap<String, String>,
+    /// Files, within `data`, that are never written again: copies share them.
+    pub(super) shared: HashSet<PathBuf>,
     /// Whether everything in `delivered` had been delivered when the store was closed.
     pub(super) is_settled: bool,
     pub(super) endpoints: Endpoints,
@@ -55,6 +60,8 @@ pub(super) struct Endpoints {
 /// Applications of the two endpoints.
 pub(super) const WELL: &str = "acme";
 pub(super) const HELD: &str = "later";
+/// The application without an endpoint.
+pub(super) const BULK: &str = "bulk";
 
 /// What a sample showed.
 #[derive(Debug, Default)]
@@ -81,7 +88,7 @@ impl Bench<'_> {
         fs::create_dir_all(self.dir)?;
         let (served, verified) = (self.dir.join("data"), self.dir.join("verified"));
         for copied in [&served, &verified] {
-            copy(&original.data, copied)?;
+            copy(original, copied, damage)?;
             damage.inflict(copied)?;
         }
         let mut shown = Shown::default();
@@ -159,6 +166,12 @@ impl Bench<'_> {
                     }
                     Some(_) => {}
                 }
+            }
+        }
+        if !original.bulk.is_empty() {
+            let found = listed(world, BULK)?;
+            for id in original.bulk.keys().filter(|id| !found.contains(*id)) {
+                shown.lose(format!("{id} of {BULK} is gone in silence"));
             }
         }
         let url = |name: &str| format!("http://{}/{name}", self.receiver.address);
@@ -243,7 +256,6 @@ impl Shown {
 /// What the stores of this scenario are made and opened with.
 pub(super) fn settings(world: &mut World) {
     world.set("storage.memtable", "1MiB");
-    world.set("storage.max_journal", "64MiB");
     world.set("storage.high_water", "every-commit");
     world.set("delivery.disable", "never");
 }
@@ -270,34 +282,77 @@ fn wait(world: &mut World) -> anyhow::Result<u64> {
     Ok(peak)
 }
 
-/// Copies a data directory; holes stay holes.
-pub(super) fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let mut command = Command::new("cp");
-    let command = command.args(["-a", "--sparse=always", "--reflink=auto"]);
-    super::run(command.arg(from).arg(to)).map(drop)
+/// Copies a data directory. What is never written again is linked, unless it is to be damaged; the
+/// zeros at the end of a file become a hole.
+fn copy(original: &Original, to: &Path, damage: &Damage) -> anyhow::Result<()> {
+    for from in files(&original.data)? {
+        let path = from.strip_prefix(&original.data)?;
+        let target = to.join(path);
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        if original.shared.contains(path) && path != damage.path {
+            fs::hard_link(&from, &target)?;
+        } else {
+            fs::write(&target, content(&from)?)?;
+            let length = fs::metadata(&from)?.len();
+            fs::File::options()
+                .write(true)
+                .open(&target)?
+                .set_len(length)?;
+        }
+    }
+    // Directories without a file count too.
+    for space in fs::read_dir(original.data.join("db/keyspaces"))? {
+        let tables = Path::new("db/keyspaces")
+            .join(space?.file_name())
+            .join("tables");
+        fs::create_dir_all(to.join(tables))?;
+    }
+    Ok(())
+}
+
+/// A file without the zeros at its end.
+fn content(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = fs::read(path)?;
+    let used = bytes.iter().rposition(|byte| *byte != 0);
+    bytes.truncate(used.map_or(0, |last| last + 1));
+    Ok(bytes)
+}
+
+/// What a file holds.
+#[derive(PartialEq)]
+enum Content {
+    /// Shared with the original and so large that only its identity is looked at.
+    Link(u64),
+    Bytes(Vec<u8>),
 }
 
 /// Contents of all files, without the zeros at their ends.
-fn contents(dir: &Path) -> anyhow::Result<Vec<(PathBuf, Vec<u8>)>> {
+fn contents(dir: &Path) -> anyhow::Result<Vec<(PathBuf, Content)>> {
     let read = |path: PathBuf| {
-        let mut bytes = fs::read(&path)?;
-        let used = bytes.iter().rposition(|byte| *byte != 0);
-        bytes.truncate(used.map_or(0, |last| last + 1));
-        anyhow::Ok((path, bytes))
+        let about = fs::metadata(&path)?;
+        let content = if about.nlink() > 1 {
+            Content::Link(about.ino())
+        } else {
+            Content::Bytes(content(&path)?)
+        };
+        anyhow::Ok((path, content))
     };
     files(dir)?.into_iter().map(read).collect()
 }
 
 /// After a refusal every file is as it was, or a copy of it is there.
 fn still_there(
-    before: &[(PathBuf, Vec<u8>)],
+    before: &[(PathBuf, Content)],
     data: &Path,
     shown: &mut Shown,
 ) -> anyhow::Result<()> {
     let now = contents(data)?;
-    for (path, bytes) in before {
-        let kept = now.iter().any(|(_, other)| other == bytes);
-        shown.must(kept || bytes.is_empty(), || {
+    for (path, content) in before {
+        let kept = now.iter().any(|(_, other)| other == content);
+        let is_empty = *content == Content::Bytes(Vec::new());
+        shown.must(kept || is_empty, || {
             format!(
                 "{} was changed or deleted although the start was refused",
                 path.display()
@@ -328,6 +383,17 @@ fn pages<T: for<'a> Deserialize<'a>>(world: &World, path: &str) -> anyhow::Resul
             _ => return Ok(all),
         }
     }
+}
+
+/// Ids of an application's messages.
+fn listed(world: &World, app: &str) -> anyhow::Result<HashSet<String>> {
+    #[derive(Deserialize)]
+    struct Item {
+        id: String,
+    }
+    let path = format!("/api/v1/app/{app}/msg?limit=250&with_content=false&after={LONG_AGO}");
+    let items: Vec<Item> = pages(world, &path)?;
+    Ok(items.into_iter().map(|item| item.id).collect())
 }
 
 /// Hashes of the bodies of an application's messages, as the API shows them.

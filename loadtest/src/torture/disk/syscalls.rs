@@ -1,14 +1,14 @@
-//! System calls that fail or take long, by strace, on the binary as it is released.
+//! System calls that fail, and the record of all that were made, by strace.
 //!
 //! Each thread logs into a file of its own, so no line is torn by another; the times are wall time.
-//! With `-D` the gateway stays the harness's child, and signals and exit codes are its own.
+//! With `-D` the gateway stays the harness's child, and signals and exit codes are its own. strace
+//! counts the calls of each thread by itself. Elsewhere: calls that are slow ([`super::super::tracer`]).
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use super::until;
 
@@ -116,62 +116,6 @@ fn parse(line: &str) -> Option<Traced> {
         failed: result.starts_with("-1"),
         line: line.to_owned(),
     })
-}
-
-/// strace that has attached itself to a running gateway and changes its calls until it is dropped.
-pub(super) struct Attached {
-    child: Child,
-}
-
-impl Attached {
-    /// Attaches to `pid`; when it returns the injection works on every thread.
-    pub(super) fn to(pid: u32, log: &Path, inject: &str) -> anyhow::Result<Self> {
-        let name = inject.split(':').next().unwrap_or_default();
-        let child = Command::new("strace")
-            .args(["-f", "-qq", "-o"])
-            .arg(log)
-            .args(["-e", &format!("trace={name}"), "-e", "signal=none"])
-            .args(["-e", &format!("inject={inject}"), "-p", &pid.to_string()])
-            .stdin(Stdio::null())
-            .spawn()
-            .context("cannot run strace; is it installed?")?;
-        let mut attached = Self { child };
-        until("strace is attached", Duration::from_secs(10), || {
-            if let Some(status) = attached.child.try_wait()? {
-                bail!("strace ended with {status}");
-            }
-            is_traced(pid).map(|traced| traced.then_some(()))
-        })?;
-        Ok(attached)
-    }
-
-    /// Lets the gateway go on untouched. A call that is being delayed may end late.
-    pub(super) fn detach(mut self) -> anyhow::Result<()> {
-        let pid = self.child.id().to_string();
-        Command::new("kill").args(["-s", "TERM", &pid]).status()?;
-        self.child.wait()?;
-        Ok(())
-    }
-}
-
-impl Drop for Attached {
-    fn drop(&mut self) {
-        // Only after an error elsewhere; the tracee goes on when its tracer dies.
-        if self.child.kill().is_ok() && self.child.wait().is_err() {}
-    }
-}
-
-fn is_traced(pid: u32) -> anyhow::Result<bool> {
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let status = fs::read_to_string(task?.path().join("status"))?;
-        let tracer = status
-            .lines()
-            .find_map(|line| line.strip_prefix("TracerPid:"));
-        if tracer.is_none_or(|tracer| tracer.trim() == "0") {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 #[cfg(test)]
