@@ -19,6 +19,10 @@ use crate::server::notify;
 /// Signals to end that come within this time of the first are the same wish.
 const TOGETHER: Duration = Duration::from_millis(500);
 
+/// For the last syncs of the store, beyond the time to drain. A disk that takes longer is as good as
+/// failed, and a closing that is cut off is a crash like others: nothing acknowledged is lost by it.
+const CLOSES: Duration = Duration::from_secs(10);
+
 /// Why it ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Cause {
@@ -149,13 +153,21 @@ async fn wind_down(
             "the time to drain is over: cut off; unfinished deliveries will be retried"
         );
     }
-    match engine.lane.close().await {
-        Ok(()) => {
+    match tokio::time::timeout(CLOSES, engine.lane.close()).await {
+        Ok(Ok(())) => {
             info!("drained");
             Exit::Drained
         }
-        Err(cause) => {
+        Ok(Err(cause)) => {
             error!(%cause, "the store could not be closed");
+            Exit::StorageFailed
+        }
+        Err(_) => {
+            let seconds = CLOSES.as_secs();
+            error!(
+                seconds,
+                "the disk does not answer: ended without closing the store"
+            );
             Exit::StorageFailed
         }
     }

@@ -5,11 +5,11 @@
 //! the kernel releases when its owner dies.
 //!
 //! ```text
-//! lock     held while a process uses the store
-//! format   what is needed to read it
-//! hwm      the high-water mark
-//! db/      the database
-//! aside-*  copies of journals made before something was cut off
+//! lock                held while a process uses the store
+//! format              what is needed to read it
+//! hwm                 the high-water mark
+//! db/                 the database
+//! aside-N-OFFSET.jnl  what was cut off the end of journal N at OFFSET
 //! ```
 
 use std::fs::{self, File, TryLockError};

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use posthaste::base::{ByteSize, Timestamp};
+use posthaste::base::{ByteSize, Clock, SystemClock, Timestamp};
 use posthaste::lane::{Error, Lane, Options};
 use posthaste::model::{AppNo, ContentType, LaneId, Message, Position};
-use posthaste::store::Accept;
+use posthaste::store::faults::Fault;
+use posthaste::store::{Accept, Settlement};
 use posthaste::store::model::Model;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -262,6 +263,37 @@ async fn while_the_commit_thread_stands_still_new_messages_are_refused_at_once()
     }
     let accepted = async || lane.append(one()).ok();
     eventually("it goes on", Duration::from_secs(5), accepted).await;
+}
+
+/// The scheduler ends when a settlement fails. It once could be seen to end before the store was
+/// seen to have failed, and the exit code was 70 instead of 74.
+#[tokio::test]
+async fn whoever_hears_of_a_failed_write_finds_the_store_failed() {
+    for _ in 0..200 {
+        let model = Model::new();
+        let (writer, _reader) = model.open();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+        let options = Options {
+            queue: 10,
+            queue_bytes: 1 << 20,
+            max_group: 1,
+        };
+        let (sender, _committed) = mpsc::channel(1);
+        let lane = Lane::start(Box::new(writer), clock, options, sender).unwrap();
+        model.faults().plan(0, Fault::DoubtfulLost);
+        let Ok(mut done) = lane.settle(Settlement::default(), false) else {
+            panic!("the queue is empty");
+        };
+        let answer = loop {
+            // Not awaited: the look must come as soon as the answer is there.
+            match done.try_recv() {
+                Ok(answer) => break answer,
+                Err(_) => std::hint::spin_loop(),
+            }
+        };
+        assert_eq!(answer, Err(Error::Failed));
+        assert!(lane.has_failed());
+    }
 }
 
 #[tokio::test]

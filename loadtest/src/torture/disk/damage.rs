@@ -42,14 +42,17 @@ impl Kind {
     ];
 
     /// Of a file, by its place in the data directory.
-    fn of(path: &Path, newest_journal: &Path) -> anyhow::Result<Self> {
+    ///
+    /// None for what a killed process left half made: nobody ever reads it.
+    fn of(path: &Path, newest_journal: &Path) -> anyhow::Result<Option<Self>> {
         let name = path.file_name().and_then(|name| name.to_str());
         let name = name.context("files have names")?;
         let is_version = |name: &str| {
             let number = name.strip_prefix('v');
             number.is_some_and(|number| number.parse::<u64>().is_ok())
         };
-        Ok(match name {
+        Ok(Some(match name {
+            _ if name.starts_with(".tmp") => return Ok(None),
             "lock" => Self::Lock,
             "hwm" => Self::HighWater,
             "format" | "version" => Self::Marker,
@@ -59,7 +62,7 @@ impl Kind {
             _ if path.parent().is_some_and(|dir| dir.ends_with("tables")) => Self::Table,
             _ if is_version(name) => Self::Manifest,
             _ => bail!("{} is a file of a kind that nobody knows", path.display()),
-        })
+        }))
     }
 }
 
@@ -112,7 +115,7 @@ impl Damage {
                 *pick(&Kind::ALL, random)?
             };
             for path in &files {
-                if Kind::of(path, &newest)? == kind {
+                if Kind::of(path, &newest)? == Some(kind) {
                     of_kind.push((path, kind));
                 }
             }

@@ -191,7 +191,9 @@ impl FsyncError {
         let late = error.at + u64::try_from(IN_TRANSIT.as_micros())?;
         let late = acknowledged_between(&trial.dir, late, exit.at)?;
         result.violations.extend(late);
-        result.violations.extend(synced_again(&calls, &error));
+        if !exit.while_starting {
+            result.violations.extend(synced_again(&calls, &error));
+        }
         Ok(result)
     }
 
@@ -207,7 +209,7 @@ impl FsyncError {
         if ready.is_err() {
             // The call that was hit may be one of the start.
             self.while_starting += 1;
-            return Exit::of(trial);
+            return Exit::of(trial, true);
         }
         let size = match failure {
             Failure::NoRoomUnderneath => 60_000,
@@ -224,7 +226,7 @@ impl FsyncError {
             disk.trip()?;
         }
         let ended = until("the gateway ends", PATIENCE, || trial.world.ended());
-        let exit = Exit::of(trial)?;
+        let exit = Exit::of(trial, false)?;
         load.stop()?;
         ended.map(|_| exit)
     }
@@ -234,15 +236,22 @@ impl FsyncError {
 struct Exit {
     at: u64,
     code: Option<i32>,
+    /// Nothing was promised yet by this process. A database that fails to open syncs its journal
+    /// once more when it is dropped, which then deceives nobody.
+    while_starting: bool,
 }
 
 impl Exit {
-    fn of(trial: &mut Trial) -> anyhow::Result<Self> {
+    fn of(trial: &mut Trial, while_starting: bool) -> anyhow::Result<Self> {
         let at = trial.clock.now();
         trial.world.ended()?;
         let code = trial.world.exit_code();
         trial.fault(FaultKind::Failed, i64::from(code.unwrap_or(-1)), "")?;
-        Ok(Self { at, code })
+        Ok(Self {
+            at,
+            code,
+            while_starting,
+        })
     }
 }
 

@@ -23,6 +23,8 @@ use super::{need_root, run, until};
 const OWNER: &str = "posthaste-torture-owner";
 /// For a file system whose last user has just died.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// For other mount namespaces to end.
+const LET_GO: Duration = Duration::from_secs(90);
 /// `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`, once told to.
 const CUT: &str = "import fcntl, os, sys
 fd = os.open(sys.argv[1], os.O_RDONLY)
@@ -84,8 +86,15 @@ impl Image {
     }
 
     /// Unmounts it. Its users must be gone, or on their way.
+    ///
+    /// Waits until the file system itself is gone: a process in a mount namespace of its own, made
+    /// by others meanwhile, may keep it, and the next mount would be of the same one.
     pub(super) fn unmount(&self) -> anyhow::Result<()> {
-        unmount(&self.mount)
+        unmount(&self.mount)?;
+        until("the loop device is free", LET_GO, || {
+            let devices = run(Command::new("losetup").arg("-j").arg(&self.file))?;
+            Ok(devices.trim().is_empty().then_some(()))
+        })
     }
 
     /// Repairs what an error has left, as an operator would. It must be unmounted.
