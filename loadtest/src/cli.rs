@@ -9,7 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::generator::{Form, Load, Pace};
 use crate::payload::Filling;
 
-/// Load generator and receiver for Posthaste: sizes a machine, finds a regression.
+/// Load generator, receiver and oracle for Posthaste: sizes a machine, finds a regression, proves that
+/// nothing acknowledged is lost.
 #[derive(Parser)]
 #[command(version, about)]
 pub(crate) struct Cli {
@@ -78,7 +79,7 @@ pub(crate) struct TortureArgs {
 
 #[derive(Args)]
 pub(crate) struct RecordArgs {
-    /// Directory of the history; made if absent, continued if there.
+    /// Directory of the history; made if absent, must hold none yet.
     pub(crate) dir: PathBuf,
     /// Address of the gateway.
     #[arg(long, default_value = "127.0.0.1:8071")]

@@ -1,8 +1,11 @@
-//! Load generator and receiver for Posthaste: sizes a machine, finds a regression.
+//! Load generator, receiver and oracle for Posthaste: sizes a machine, finds a regression, proves that
+//! nothing acknowledged is lost.
 //!
 //! `run` is the whole: it starts a gateway, loads it, waits until everything acknowledged has
 //! arrived and prints one table; it fails if anything was lost. `ingest` and `sink` are its halves
-//! for a gateway elsewhere; `ceiling` is what the machine allows without a gateway.
+//! for a gateway elsewhere; `ceiling` is what the machine allows without a gateway. `torture` is the
+//! other half of the crate: it hurts a gateway and judges what it did by a record on disk
+//! (`oracle`); `record` and `check` are its parts.
 //!
 //! Generator and receiver share the cores with the gateway, so both are lean: raw HTTP/1.1
 //! connections, prepared requests, one thread each, bodies read at fixed offsets.

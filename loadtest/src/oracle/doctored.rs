@@ -174,6 +174,18 @@ pub(crate) const DOCTORED: &[Doctored] = &[
             }
         }
     }),
+    Doctored::new(
+        "a broken connection is dialled a third time",
+        Rule::C8,
+        |raw| {
+            for one in &mut raw.deliveries {
+                if one.id == "msg_2" && one.start == ms(86) {
+                    one.status = None;
+                }
+            }
+            raw.deliveries.push(delivery(92, 95, "dead", 2, Some(500)));
+        },
+    ),
     Doctored::new("Retry-After is not heeded", Rule::C8, |raw| {
         for one in &mut raw.deliveries {
             if one.id == "msg_2" && one.start == ms(4200) {
@@ -403,7 +415,9 @@ fn deliveries() -> Vec<Delivery> {
         delivery(20, 30, "fifo", 0, Some(204)),
         delivery(60, 65, "well", 1, Some(500)),
         delivery(60, 70, "fifo", 1, Some(204)),
-        delivery(80, 85, "dead", 2, Some(500)),
+        // Two dials of one attempt.
+        delivery(80, 85, "dead", 2, None),
+        delivery(86, 90, "dead", 2, Some(500)),
         delivery(1100, 1105, "well", 1, Some(204)),
         delivery(1100, 1105, "dead", 2, Some(429)),
         delivery(4200, 4205, "dead", 2, Some(500)),

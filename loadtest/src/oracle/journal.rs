@@ -32,7 +32,8 @@ impl std::fmt::Display for Line {
 }
 
 impl Journal {
-    /// Opens `name` in `dir`, made if absent, continued if there.
+    /// Opens `name` in `dir`, made if absent, continued if there: by the same process, for another's
+    /// numbers would be given twice.
     pub(crate) fn open(dir: &Path, name: &str) -> anyhow::Result<Self> {
         let path = dir.join(name);
         let file = OpenOptions::new()

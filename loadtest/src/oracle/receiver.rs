@@ -60,6 +60,8 @@ struct Shared {
     stop: AtomicBool,
     /// Requests under way.
     open: AtomicU64,
+    /// Connections.
+    connections: AtomicU64,
     inner: Mutex<Inner>,
 }
 
@@ -89,6 +91,7 @@ impl Receiver {
             clock,
             stop: AtomicBool::new(false),
             open: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
             inner: Mutex::new(Inner {
                 journal: None,
                 endpoints: HashMap::new(),
@@ -159,6 +162,12 @@ impl Receiver {
         self.shared.open.load(Ordering::Relaxed)
     }
 
+    /// Connections now. None are left a little after the death of the gateway, when everything that it
+    /// had sent is on record.
+    pub(crate) fn connections(&self) -> u64 {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+
     /// Why the record is incomplete, if it is.
     pub(crate) fn broken(&self) -> Option<String> {
         self.shared.inner.lock().broken.clone()
@@ -203,6 +212,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             continue;
         };
         let shared = Arc::clone(&shared);
+        shared.connections.fetch_add(1, Ordering::Relaxed);
         tokio::task::spawn_local(async move {
             let reset = Arc::new(AtomicBool::new(false));
             let socket = Resettable {
@@ -214,6 +224,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             let served = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(socket), service)
                 .await;
+            shared.connections.fetch_sub(1, Ordering::Relaxed);
             // Connections end as the gateway likes; what matters is on record.
             if served.is_err() {}
         });

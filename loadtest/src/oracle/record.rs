@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
-use super::history::{EndpointTerms, RuleTerms, TERMS, Term};
+use super::history::{EndpointTerms, PRODUCER, RuleTerms, TERMS, Term};
 use super::journal::Journal;
 use super::producer::{Caller, Producer, Stream};
 use super::receiver::{Behaviour, Receiver};
@@ -18,6 +18,12 @@ use crate::report::say;
 /// Records until the time is over, or until it is killed.
 pub(crate) fn record(args: &RecordArgs) -> anyhow::Result<()> {
     std::fs::create_dir_all(&args.dir)?;
+    if args.dir.join(PRODUCER).exists() {
+        bail!(
+            "{} holds a history already: take another directory",
+            args.dir.display()
+        );
+    }
     let clock = Clock::start();
     let mut receiver = Receiver::start(args.listen, clock)?;
     receiver.record_in(&args.dir)?;

@@ -27,6 +27,9 @@ const SCHEDULE_MS: &[u64] = &[100, 300, 1000, 2000, 3000, 4000, 5000, 6000];
 const DRAIN: Duration = Duration::from_secs(60);
 /// Longer than the drain limit of the gateway.
 const STOPS: Duration = Duration::from_secs(40);
+/// Seconds by which the clock is stepped. A retry that is parked keeps its time of the wall clock, so
+/// a step back holds it up for as long: more than this would not drain within [`DRAIN`].
+const STEP: i64 = 20;
 /// Endpoints that fall ill; all others stay as they are.
 const VICTIMS: [&str; 3] = ["well", "flaky", "named"];
 
@@ -269,6 +272,9 @@ impl Storm {
             Card::Dns => {
                 self.trial.fault(FaultKind::Dns, 1, "silent")?;
                 self.names.set_down(true);
+                // Open connections need no names; a new process has none.
+                self.trial.kill()?;
+                self.trial.start()?;
                 self.pause(2000..4000);
                 self.names.set_down(false);
                 self.trial.fault(FaultKind::Dns, 0, "answers again")?;
@@ -286,9 +292,9 @@ impl Storm {
         Ok(())
     }
 
-    /// An hour ahead or back, and right again after a while.
+    /// Ahead or back, and right again after a while.
     fn step_clock(&mut self) -> anyhow::Result<()> {
-        let off: i64 = if self.random.random() { 3600 } else { -3600 };
+        let off = if self.random.random() { STEP } else { -STEP };
         self.set_clock(off)?;
         // The gateway looks at the system's clock every two seconds.
         self.pause(3000..4000);

@@ -53,6 +53,8 @@ struct Kill {
 fn prepare(stage: &Stage) -> anyhow::Result<Box<dyn Rounds>> {
     let mut trial = Trial::new(stage, &stage.dir.join("data"))?;
     trial.agree(|rules| rules.at_least.acknowledged = LEAST)?;
+    // Small, so that tables are written and journals removed all the time.
+    trial.world.set("storage.memtable", "1MiB");
     trial.start()?;
     for (name, app, behaviour) in [
         ("well", "acme", Behaviour::Well),
@@ -87,7 +89,7 @@ impl Rounds for Kill {
         for (name, behaviour) in DOOMED {
             trial.behave(name, behaviour)?;
         }
-        let size = random.random_range(100..2000);
+        let size = random.random_range(100..8000);
         let stream = |app: &str, connections, pause| Stream {
             app: app.to_owned(),
             connections,

@@ -201,6 +201,7 @@ fn play_rounds(
         clock: Clock::start(),
     };
     std::fs::create_dir_all(&stage.dir)?;
+    let begun = Instant::now();
     let mut prepared = (scenario.prepare)(&stage)
         .with_context(|| format!("cannot set up in {}", stage.dir.display()))?;
     for round in 0..rounds {
@@ -218,6 +219,7 @@ fn play_rounds(
         })?;
         row.rounds += 1;
         row.add(&result);
+        row.seconds = begun.elapsed().as_secs_f64();
         if !result.violations.is_empty() {
             row.complain(&format!(
                 "round {round}, seed {round_seed}, history {}; again: loadtest torture --scenario {} {again} --gateway {}",

@@ -1,9 +1,10 @@
-//! `kill-at-syscall`: SIGKILL at the n-th `fdatasync`, `write`, `pwrite64`, `openat`, `rename`,
-//! `unlink` or `ftruncate` (T03).
+//! `kill-at-syscall`: SIGKILL at the n-th system call of a kind that writes, syncs, makes, renames or
+//! removes files (T03).
 //!
 //! The gateway runs under strace from its first instruction, so kills hit creation, recovery, load and
-//! clean-up alike. The data directory grows older over [`LIFE`] rounds, then a fresh one is made, so
-//! that its creation is hit as well.
+//! clean-up alike. Its memory tables are as small as they can be, so that tables are written and
+//! journals removed all the time. The data directory grows older over [`LIFE`] rounds, then a fresh
+//! one is made, so that its creation is hit as well.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,18 +21,28 @@ use crate::oracle::history::FaultKind;
 use crate::oracle::producer::Stream;
 use crate::oracle::receiver::Behaviour;
 
-/// The calls, with how many of them a thread makes in a round at most, roughly.
-const CALLS: [(&str, f64); 7] = [
+/// The calls of the first start, which makes the data directory, and about how many it makes of each.
+const CREATION: [(&str, f64); 7] = [
+    ("fsync", 150.0),
+    ("renameat", 20.0),
+    ("mkdir", 30.0),
+    ("openat", 200.0),
+    ("write", 120.0),
+    ("ftruncate", 2.0),
+    ("fdatasync", 4.0),
+];
+/// The calls of later starts and of the load, and about how many one thread makes of each.
+const LIVING: [(&str, f64); 7] = [
     ("fdatasync", 60.0),
-    ("write", 300.0),
-    ("pwrite64", 40.0),
+    ("write", 150.0),
+    ("pwrite64", 2.0),
     ("openat", 60.0),
-    ("rename", 4.0),
-    ("unlink", 4.0),
-    ("ftruncate", 4.0),
+    ("fsync", 8.0),
+    ("renameat", 2.0),
+    ("unlink", 1.0),
 ];
 /// Rounds on one data directory.
-const LIFE: u32 = 21;
+const LIFE: u32 = 9;
 /// A gateway that has not met its call by then is killed from outside.
 const PATIENCE: Duration = Duration::from_millis(900);
 const RECOVERY: Duration = Duration::from_secs(5);
@@ -39,7 +50,7 @@ const RECOVERY: Duration = Duration::from_secs(5);
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "kill-at-syscall",
     about: "SIGKILL at the n-th system call of a kind, from the first start on",
-    rounds: [63, 350],
+    rounds: [72, 450],
     chained: true,
     prepare,
 };
@@ -73,17 +84,20 @@ fn prepare(stage: &Stage) -> anyhow::Result<Box<dyn Rounds>> {
 impl Rounds for Syscall {
     fn round(&mut self, seed: u64) -> anyhow::Result<RoundResult> {
         let mut random = random(seed);
-        // Neighbouring seeds take the calls in turn; small n matter most and are likeliest.
-        let (syscall, most) = CALLS[usize::try_from(seed % CALLS.len() as u64)?];
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "between 1 and 300"
-        )]
-        let when = most.powf(random.random_range(0.0..1.0)).round() as u64;
         if self.age == LIFE {
             self.trial = None;
         }
+        // Small n matter most and are likeliest.
+        let (syscall, most) = match self.trial {
+            None => CREATION[random.random_range(0..CREATION.len())],
+            Some(_) => LIVING[random.random_range(0..LIVING.len())],
+        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between 1 and 200"
+        )]
+        let when = most.powf(random.random_range(0.0..1.0)).round() as u64;
         let mut trial = match self.trial.take() {
             Some(mut trial) => {
                 trial.next_history()?;
@@ -146,20 +160,22 @@ impl Syscall {
             dir: dir.clone(),
             ..self.stage
         };
-        Trial::new(&stage, &dir.join("data"))
+        let mut trial = Trial::new(&stage, &dir.join("data"))?;
+        trial.world.set("storage.memtable", "1MiB");
+        Ok(trial)
     }
 }
 
 /// One run under strace. None: it died before it was ready; otherwise whether it met its call.
 fn hit(trial: &mut Trial, syscall: &str, when: u64) -> anyhow::Result<Option<bool>> {
     trial.world.wrap(&kill_at(syscall, when));
-    trial.fault(FaultKind::Launch, 0, syscall)?;
+    trial.quiet()?;
     trial.world.launch()?;
     let load = trial.load(&[Stream {
         app: "acme".to_owned(),
         connections: 4,
         pause: Duration::from_millis(2),
-        size: 500,
+        size: 4000,
     }])?;
     let ready = trial.world.wait_ready(Duration::from_secs(30)).is_ok();
     let deadline = Instant::now() + PATIENCE;

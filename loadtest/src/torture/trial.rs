@@ -37,6 +37,9 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
 /// Completions ride in batches at most 100 ms late; the rest is for a busy machine.
 const SETTLE: Duration = Duration::from_millis(500);
 
+/// Connections of a dead process end within this time.
+const QUIET: Duration = Duration::from_secs(10);
+
 /// An endpoint to be made.
 #[derive(Debug, Clone)]
 pub(crate) struct EndpointPlan {
@@ -184,10 +187,29 @@ impl Trial {
 
     /// Starts the gateway and waits until it is ready; answers how long that took.
     pub(crate) fn start(&mut self) -> anyhow::Result<Duration> {
-        self.fault(FaultKind::Launch, 0, "")?;
+        self.quiet()?;
         let took = self.world.start(Duration::from_secs(60))?;
         self.fault(FaultKind::Restart, 0, "")?;
         Ok(took)
+    }
+
+    /// Notes that the gateway is about to be started, once the receiver has taken all that the last
+    /// process had sent: without this nobody could tell whose requests they are.
+    pub(crate) fn quiet(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + QUIET;
+        let mut empty = 0;
+        while empty < 2 {
+            if Instant::now() > deadline {
+                bail!("connections of a dead gateway are still open after {QUIET:?}");
+            }
+            std::thread::sleep(Duration::from_millis(2));
+            empty = if self.receiver.connections() == 0 {
+                empty + 1
+            } else {
+                0
+            };
+        }
+        self.fault(FaultKind::Launch, 0, "")
     }
 
     /// Makes an endpoint, and its application if there is none.

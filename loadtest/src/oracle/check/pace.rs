@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::facts::Facts;
 use super::{Rule, Violation};
 use crate::oracle::history::{Delivery, State};
+use crate::oracle::journal::Line;
 
 /// The end of an attempt that the gateway gave up is seen here a little after its next one.
 const LOOSE_END: u64 = 250_000;
@@ -142,12 +143,37 @@ pub(super) fn bounded_duplicates(facts: &Facts<'_>, found: &mut Vec<Violation>) 
     }
 }
 
+/// A connection that broke this early may be dialled once more within the same attempt.
+const BROKE_EARLY: u64 = 1_000_000;
+/// The second dial follows at once; the rest is for a busy machine.
+const REDIAL: u64 = 600_000;
+
+/// Requests put together to attempts: of two dials of one attempt the second stands for both.
+fn dialled<'a>(requests: &[&'a (Line, Delivery)]) -> Vec<&'a (Line, Delivery)> {
+    let mut attempts: Vec<&(Line, Delivery)> = Vec::with_capacity(requests.len());
+    let mut is_second = false;
+    for request in requests {
+        let broke = attempts.last().is_some_and(|(_, before)| {
+            before.status.is_none()
+                && before.end - before.start < BROKE_EARLY
+                && request.1.start.saturating_sub(before.end) < REDIAL
+        });
+        is_second = broke && !is_second;
+        if is_second {
+            attempts.pop();
+        }
+        attempts.push(request);
+    }
+    attempts
+}
+
 /// C8: an attempt is made no earlier than schedule and `Retry-After` allow, and none after the last.
 pub(super) fn schedule(facts: &Facts<'_>, found: &mut Vec<Violation>) {
-    for ((name, id), attempts) in &facts.attempts {
+    for ((name, id), requests) in &facts.attempts {
         let Some(endpoint) = facts.by_name.get(name) else {
             continue; // C2 complains
         };
+        let attempts = dialled(requests);
         let mut complain = |line, what: String| {
             found.push(Violation::new(Rule::C8, what).of(id).at(name).seen(line));
         };

@@ -44,7 +44,7 @@ fn a_torn_last_line_is_what_a_killed_recorder_leaves() {
 fn any_other_line_that_cannot_be_read_is_an_error_that_names_it() {
     let error = with_tail(RECEIVER, b"{\"start\":17, \"en\n").unwrap_err();
     assert!(
-        format!("{error:#}").contains("receiver.jsonl:24"),
+        format!("{error:#}").contains("receiver.jsonl:25"),
         "{error:#}"
     );
     assert!(with_tail(PRODUCER, b"\xff\n").is_err());
