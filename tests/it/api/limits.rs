@@ -8,8 +8,8 @@ use posthaste::base::{ByteSize, Clock, SystemClock, Timestamp};
 use posthaste::lane::{Error, Lane, Options};
 use posthaste::model::{AppNo, ContentType, LaneId, Message, Position};
 use posthaste::store::faults::Fault;
-use posthaste::store::{Accept, Settlement};
 use posthaste::store::model::Model;
+use posthaste::store::{Accept, Settlement};
 use serde_json::json;
 use tokio::sync::mpsc;
 
