@@ -189,10 +189,13 @@ type Opened = (Box<dyn store::Writer>, Arc<dyn Reader>);
 async fn open_store(config: &Config) -> Result<store::fjall::Opened, Error> {
     let (storage, retention) = (config.storage.clone(), config.retention.clone());
     let opened = tokio::task::spawn_blocking(move || Store::open(&storage, &retention)).await;
-    let opened = opened.map_err(|panic| Error::System {
-        what: "open the store",
-        cause: std::io::Error::other(panic),
-    })?;
+    // The database panics on some files that are not as it wrote them: a start would not help.
+    let opened = opened.unwrap_or_else(|panic| {
+        Err(store::Error::Corrupt {
+            what: String::from("file of the database"),
+            why: panic.to_string(),
+        })
+    });
     opened.map_err(|cause| store_error(config, cause))
 }
 

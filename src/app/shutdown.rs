@@ -23,6 +23,9 @@ const TOGETHER: Duration = Duration::from_millis(500);
 const NAMED: usize = 20;
 /// The scheduler answers within this, or is late itself.
 const ANSWER: Duration = Duration::from_secs(1);
+/// For the last syncs of the store, beyond the time to drain. A disk that takes longer is as good as
+/// failed, and a closing that is cut off is a crash like others: nothing acknowledged is lost by it.
+const CLOSES: Duration = Duration::from_secs(10);
 
 /// Why it ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,13 +153,21 @@ async fn wind_down(
         name_late(engine, &late).await;
         tasks.abort();
     }
-    match engine.lane.close().await {
-        Ok(()) => {
+    match tokio::time::timeout(CLOSES, engine.lane.close()).await {
+        Ok(Ok(())) => {
             info!("drained");
             Exit::Drained
         }
-        Err(cause) => {
+        Ok(Err(cause)) => {
             error!(%cause, "the store could not be closed");
+            Exit::StorageFailed
+        }
+        Err(_) => {
+            let seconds = CLOSES.as_secs();
+            error!(
+                seconds,
+                "the disk does not answer: ended without closing the store"
+            );
             Exit::StorageFailed
         }
     }

@@ -395,6 +395,14 @@ pub(super) static KEYS: &[Key] = &[
         Slot::OptionalPath(|d| &mut d.config.storage.backup_dir),
     ),
     key(
+        "storage",
+        "verify_at_start",
+        Slot::Size(
+            |d| &mut d.config.storage.verify_at_start,
+            ByteSize::bytes(0)..=ByteSize::mib(TIB),
+        ),
+    ),
+    key(
         "ingest",
         "max_body",
         Slot::Size(

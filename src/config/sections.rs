@@ -75,6 +75,9 @@ pub struct Storage {
     /// Where the running gateway may write backups; without it `posthaste backup` works on a stopped
     /// gateway only.
     pub backup_dir: Option<PathBuf>,
+    /// Table files are read and summed before the store is opened, the newest first, until this
+    /// much is read. Manifests and journals always are.
+    pub verify_at_start: ByteSize,
 }
 
 /// How often the high-water mark is synced.
@@ -210,6 +213,7 @@ impl Default for Storage {
             reserve: ByteSize::mib(512),
             high_water: HighWater::Interval,
             backup_dir: None,
+            verify_at_start: ByteSize::mib(256),
         }
     }
 }

@@ -26,6 +26,9 @@ use crate::store::{
 
 /// Room in the queue for settlements and configuration beside the messages.
 const CONTROL_ROOM: usize = 1024;
+/// A disk, or a scheduler, that keeps the thread for longer has stalled. New messages are refused
+/// then instead of waiting behind it unseen (`reliability.md` 6, Backpressure; T31).
+const STALL: Duration = Duration::from_secs(1);
 
 /// Limits of the queue in front of the commit thread.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +55,8 @@ pub struct Committed {
 /// Why the lane did not do it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The queue is full. Nothing was written; try again in a moment.
+    /// The queue is full, or the write under way takes longer than a second. Nothing was written;
+    /// try again in a moment.
     #[error("too many messages wait for the next commit")]
     Busy,
     /// The disk has less than the reserve left. Nothing was written.
@@ -109,7 +113,9 @@ impl Lane {
         let (work, inbox) = bounded(options.queue.saturating_add(CONTROL_ROOM));
         let shared = Arc::new(Shared {
             options,
+            clock: Arc::clone(&clock),
             lane: writer.lane(),
+            busy_since_ms: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             waiting_bytes: AtomicU64::new(0),
             refuse: AtomicBool::new(false),
@@ -117,7 +123,8 @@ impl Lane {
             failed: watch::Sender::new(None),
         });
         let round = round::Round::new(writer, clock, Arc::clone(&shared), committed);
-        task::thread("lane", move || run(round, &inbox))?;
+        let seen = Arc::clone(&shared);
+        task::thread("lane", move || run(round, &inbox, &seen))?;
         Ok(Self { work, shared })
     }
 
@@ -134,7 +141,7 @@ impl Lane {
         }
         let bytes = batch.iter().map(weight).sum::<u64>();
         let count = batch.len();
-        if !shared.count_in(count, bytes) {
+        if shared.has_stalled() || !shared.count_in(count, bytes) {
             return Err(Error::Busy);
         }
         let (reply, ticket) = oneshot::channel();
@@ -268,7 +275,10 @@ impl Lane {
 /// What both sides of the queue see.
 struct Shared {
     options: Options,
+    clock: Arc<dyn Clock>,
     lane: LaneId,
+    /// When the thread took up what it does now (monotonic, plus one); 0 while it waits for work.
+    busy_since_ms: AtomicU64,
     /// Messages between `append` and their commit; never above `options.queue` but for one batch.
     waiting: AtomicUsize,
     waiting_bytes: AtomicU64,
@@ -278,6 +288,23 @@ struct Shared {
 }
 
 impl Shared {
+    /// The thread takes something up.
+    fn works(&self) {
+        let now = millis(self.clock.monotonic()).saturating_add(1);
+        self.busy_since_ms.store(now, Ordering::Relaxed);
+    }
+
+    /// The thread waits for work.
+    fn rests(&self) {
+        self.busy_since_ms.store(0, Ordering::Relaxed);
+    }
+
+    fn has_stalled(&self) -> bool {
+        let since = self.busy_since_ms.load(Ordering::Relaxed);
+        let now = millis(self.clock.monotonic());
+        since > 0 && now.saturating_add(1).saturating_sub(since) > millis(STALL)
+    }
+
     /// Counts a batch in if there is room for it. One that is refused leaves the counters alone, so a
     /// flood of batches that are too large takes no room from others. A batch larger than the whole
     /// queue may pass an empty queue, or it never could.
@@ -356,6 +383,10 @@ enum Work {
     },
 }
 
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Memory a queued message stands for.
 fn weight(accept: &Accept) -> u64 {
     u64::try_from(accept.message.payload.len())
@@ -364,7 +395,7 @@ fn weight(accept: &Accept) -> u64 {
 }
 
 /// Runs until closed, failed, or every handle is gone.
-fn run(mut round: round::Round, inbox: &Receiver<Work>) {
+fn run(mut round: round::Round, inbox: &Receiver<Work>, shared: &Shared) {
     // Lazily synced settlements wait this long at most; also the heartbeat of the thread.
     const IDLE: Duration = Duration::from_millis(100);
     loop {
@@ -374,7 +405,10 @@ fn run(mut round: round::Round, inbox: &Receiver<Work>) {
             Err(crossbeam_channel::RecvTimeoutError::Disconnected) => break,
         };
         let more = std::iter::from_fn(|| inbox.try_recv().ok());
-        if !round.turn(first.into_iter().chain(more)) {
+        shared.works();
+        let goes_on = round.turn(first.into_iter().chain(more));
+        shared.rests();
+        if !goes_on {
             break;
         }
     }

@@ -92,6 +92,7 @@ impl Round {
             if drained {
                 break;
             }
+            self.shared.works();
         }
         match self.rest() {
             Ok(()) => true,
@@ -185,10 +186,16 @@ impl Round {
                 Ok(())
             }
             Err(cause) => {
+                // Before the answer: who ends by it must find out that the store is the reason.
+                self.note_failed(&cause);
                 task::answer(reply, Err(Error::Failed));
                 Err(cause)
             }
         }
+    }
+
+    fn note_failed(&self, cause: &store::Error) {
+        self.shared.failed.send_replace(Some(cause.to_string()));
     }
 
     /// Commits the group with one fsync, hands it up, answers its callers.
@@ -300,7 +307,7 @@ impl Round {
     /// The end: nobody is told `Ok` any more (`reliability.md` D2).
     fn fail(&mut self, cause: &store::Error) -> bool {
         error!(%cause, "the store failed; nothing is acknowledged any more");
-        self.shared.failed.send_replace(Some(cause.to_string()));
+        self.note_failed(cause);
         self.answer_parts(&Err(Error::Failed));
         for reply in self.durable.drain(..) {
             task::answer(reply, Err(Error::Failed));

@@ -18,6 +18,7 @@
 mod accept;
 mod backup;
 mod chaos;
+mod disk;
 mod idempotency;
 mod kill;
 mod names;
@@ -45,7 +46,7 @@ use report::{Row, Table};
 
 /// All scenarios, in the order they run.
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    vec![
+    let mut all = vec![
         kill::SCENARIO,
         syscall::SCENARIO,
         accept::SCENARIO,
@@ -53,7 +54,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         chaos::SCENARIO,
         backup::SCENARIO,
         upgrade::SCENARIO,
-    ]
+    ];
+    all.extend(disk::SCENARIOS);
+    all
 }
 
 /// A named way to hurt a gateway.
@@ -84,6 +87,7 @@ pub(crate) trait Rounds {
 }
 
 /// Where a scenario plays.
+#[derive(Clone)]
 pub(crate) struct Stage {
     /// The binary.
     pub(crate) gateway: PathBuf,

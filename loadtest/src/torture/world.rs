@@ -256,6 +256,19 @@ impl World {
         path: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<(StatusCode, Value)> {
+        let (status, body) = self.bytes(method, path, body)?;
+        let value = serde_json::from_slice(&body)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into_owned()));
+        Ok((status, value))
+    }
+
+    /// The same, with the body of the answer as it came.
+    pub(crate) fn bytes(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
         let template = Template::new(method, self.address, path, Some(KEY))?;
         let bytes = match body {
             Some(body) => Bytes::from(serde_json::to_vec(body)?),
@@ -269,9 +282,7 @@ impl World {
             .await
             .with_context(|| format!("no answer to {path} within {CALL:?}"))?
         })?;
-        let value = serde_json::from_slice(&answer.body)
-            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&answer.body).into_owned()));
-        Ok((answer.status, value))
+        Ok((answer.status, answer.body))
     }
 }
 

@@ -5,11 +5,11 @@
 //! the kernel releases when its owner dies.
 //!
 //! ```text
-//! lock     held while a process uses the store
-//! format   what is needed to read it
-//! hwm      the high-water mark
-//! db/      the database
-//! aside-*  copies of journals made before something was cut off
+//! lock                held while a process uses the store
+//! format              what is needed to read it
+//! hwm                 the high-water mark
+//! db/                 the database
+//! aside-N-OFFSET.jnl  what was cut off the end of journal N at OFFSET
 //! ```
 
 use std::fs::{self, File, TryLockError};
@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::store::{Damage, Error};
+
+use super::hwm::MarkFile;
 
 /// What this code writes.
 pub(super) const CURRENT: Format = Format {
@@ -74,7 +76,10 @@ impl Directory {
         let fault = |what: &str, error: &io::Error| {
             Error::Unavailable(format!("{what} {}: {error}", path.display()))
         };
-        fs::create_dir_all(path).map_err(|error| fault("cannot make", &error))?;
+        if !path.is_dir() {
+            let made = fs::create_dir_all(path).and_then(|()| sync_parent(path));
+            made.map_err(|error| fault("cannot make", &error))?;
+        }
         let lock = File::options()
             .create(true)
             .truncate(false)
@@ -106,9 +111,22 @@ impl Directory {
         self.path.join("format")
     }
 
-    /// Whether nothing was ever stored here.
+    /// Whether nothing was ever stored here: the database is made last, after a whole mark. Marker
+    /// and mark may be half written if the first start was cut off.
     pub(super) fn is_fresh(&self) -> bool {
-        !self.marker().exists() && !self.mark().exists() && !self.database().exists()
+        let marker = fs::read(self.marker()).ok();
+        let marker = marker.and_then(|text| serde_json::from_slice::<Format>(&text).ok());
+        !self.database().exists()
+            && marker.is_none_or(|found| found == CURRENT)
+            && !matches!(MarkFile::peek(&self.mark()), Ok(Some(_)))
+    }
+
+    /// Removes a database that was never finished.
+    pub(super) fn remove_database(&self) -> io::Result<()> {
+        match fs::remove_dir_all(self.database()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => self.sync(),
+        }
     }
 
     /// Checks the marker; writes nothing.
@@ -147,7 +165,7 @@ impl Directory {
 
     /// Writes the marker of a store that was written in `format`.
     pub(super) fn mark_as(&self, format: Format) -> io::Result<()> {
-        let mut file = File::create_new(self.marker())?;
+        let mut file = File::create(self.marker())?;
         file.write_all(serde_json::to_string(&format)?.as_bytes())?;
         file.sync_all()?;
         self.sync()
@@ -156,5 +174,13 @@ impl Directory {
     /// Makes the names in the directory durable.
     pub(super) fn sync(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
+    }
+}
+
+/// Makes the name of a new directory durable: what is in it is worth nothing without.
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.canonicalize()?.parent() {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
     }
 }

@@ -27,7 +27,7 @@ use super::hwm::{Mark, MarkFile};
 use super::reader::row;
 use super::spaces::{Space, Spaces};
 use super::writer::{FjallWriter, Parts};
-use super::{Shared, batch, keys, on_disk, open_failed, preflight, record, recover};
+use super::{Shared, batch, keys, on_disk, open_failed, preflight, record, recover, tables};
 
 /// What was given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +80,10 @@ pub fn accept_loss(
     directory.check()?;
     let mark = MarkFile::peek(&directory.mark()).ok().flatten();
     let journals = preflight::look(&directory.database())?;
+    if !journals.is_missing() {
+        // A table holds what journals have no more: without it there is no way on but a backup.
+        tables::look(&directory.database())?.check(u64::MAX)?;
+    }
     let options = Storage {
         dir: dir.to_owned(),
         ..Storage::default()

@@ -6,14 +6,16 @@
 //! repaired silently (`reliability.md` D6).
 //!
 //! Read in this order: [`keys`], [`message`], [`record`] and [`batch`] (what is stored), [`writer`] (how), [`reader`] and
-//! [`lists`] (how it is read), [`recover`] and [`preflight`] (what an open checks), [`expire`] (what
-//! is dropped), [`mod@verify`] and [`loss`] (offline), [`backup`]. Elsewhere: the seam and its guarantees ([`super`]).
+//! [`lists`] (how it is read), [`preflight`], [`tables`] and [`recover`] (what an open checks),
+//! [`expire`] (what is dropped), [`mod@verify`] and [`loss`] (offline), [`backup`]. Elsewhere: the seam and its guarantees
+//! ([`super`]).
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::base::broken;
 use crate::config::{HighWater, Retention, Storage};
 use crate::model::{LaneId, Position};
 
@@ -37,6 +39,7 @@ mod reader;
 mod record;
 mod recover;
 mod spaces;
+mod tables;
 mod verify;
 mod writer;
 
@@ -48,6 +51,7 @@ pub use writer::FjallWriter;
 use format::Directory;
 use gone::Floors;
 use hwm::{Mark, MarkFile};
+use preflight::Journals;
 use spaces::Spaces;
 
 /// The store in a data directory.
@@ -119,10 +123,13 @@ impl Store {
         dir.check()?;
         let journals = preflight::look(&dir.database())?;
         let (mark_file, mark) = open_mark(&dir.mark(), journals.tail())?;
-        if journals.is_missing() && mark.batch > 0 {
-            return Err(missing(&dir, &mark));
+        if is_unfinished(&mark, &journals) {
+            dir.remove_database()
+                .map_err(|error| on_disk("remove a database that was never finished", &error))?;
+        } else {
+            look_before_opening(&dir, &mark, &journals, options.verify_at_start.get())?;
+            journals.prepare(&dir.path, &mark, options.high_water)?;
         }
-        journals.prepare(&dir.path, &mark, options.high_water)?;
         let floors = Arc::new(Floors::default());
         let spaces = Spaces::open_expiring(&dir.database(), options, &floors)
             .map_err(|error| open_failed(&error))?;
@@ -157,11 +164,44 @@ impl Store {
 }
 
 /// The files of a new store, in an order that leaves no half of it looking whole: marker, mark,
-/// and the database last.
+/// and the database last. What an earlier, interrupted making has left is written again.
 fn create(dir: &Directory) -> io::Result<()> {
     dir.mark_format()?;
+    if dir.mark().exists() {
+        std::fs::remove_file(dir.mark())?;
+    }
     MarkFile::create(&dir.mark(), &Mark::default())?;
     dir.sync()
+}
+
+/// Whether the first start was cut off before its first commit: the mark names no batch and no
+/// journal holds one. Nothing was ever accepted, and half a database may not open.
+fn is_unfinished(mark: &Mark, journals: &Journals) -> bool {
+    mark.batch == 0 && journals.hold_nothing()
+}
+
+/// Refuses what the database would open without a word, or delete while it opens. `budget`: bytes
+/// of tables that are summed.
+fn look_before_opening(
+    dir: &Directory,
+    mark: &Mark,
+    journals: &Journals,
+    budget: u64,
+) -> Result<(), Error> {
+    if broken::SKIP_CHECKSUM {
+        return Ok(());
+    }
+    if journals.is_missing() && mark.batch > 0 {
+        return Err(missing(dir, mark));
+    }
+    let left = tables::look(&dir.database())?.check(budget)?;
+    if left > 0 {
+        tracing::info!(
+            bytes = left,
+            "older tables were not summed at start; `posthaste verify` reads all"
+        );
+    }
+    Ok(())
 }
 
 /// Opens the mark. Without one, the numbers of an accepted loss are those of the journals' `tail`.
@@ -212,7 +252,7 @@ fn on_disk(what: &str, error: &io::Error) -> Error {
 
 fn open_failed(error: &::fjall::Error) -> Error {
     match error {
-        ::fjall::Error::Locked | ::fjall::Error::Io(_) => {
+        _ if spaces::is_of_the_disk(error) => {
             Error::Unavailable(format!("the database cannot be opened: {error}"))
         }
         _ => Error::Regressed(Box::new(Damage {

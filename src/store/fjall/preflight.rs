@@ -2,14 +2,14 @@
 //!
 //! Opening truncates what it cannot read, without a word (`reliability.md` F1). So: damage in the
 //! middle refuses the start and leaves every file as found; a torn end, which a power cut may leave,
-//! is copied aside and cut. What counts as acknowledged: every synced batch, and every batch the mark
+//! is moved aside. What counts as acknowledged: every synced batch, and every batch the mark
 //! names. Batches nobody waited for (settlements) may be lost with the power and are cut as well.
 //!
 //! Invariant: nothing is written before all journals are judged. Elsewhere: the file format
 //! ([`super::journal`]), what an open checks afterwards ([`super::recover`]).
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::base::broken;
@@ -93,6 +93,13 @@ impl Journals {
     /// Whether there is no journal at all: only a store never opened has none.
     pub(super) const fn is_missing(&self) -> bool {
         !self.exists || self.found.is_empty()
+    }
+
+    /// Whether no journal holds a good batch.
+    pub(super) fn hold_nothing(&self) -> bool {
+        self.found.iter().all(|journal| {
+            journal.scan.batches == 0 && !matches!(journal.scan.rest, Rest::Middle { .. })
+        })
     }
 
     /// The end of the log as the newest good batch knows it.
@@ -248,14 +255,17 @@ impl Journal {
     }
 }
 
-/// Copies the whole journal aside, then cuts it behind its last good batch.
+/// Copies what stands behind the last good batch aside, then cuts it off. Not the whole journal:
+/// after a disk ran full its 64 MiB would fill the disk again.
 fn cut(journal: &Journal, aside: &Path) -> io::Result<()> {
-    let name = format!("aside-{}-{}.jnl", journal.number, journal.scan.good_end);
-    let copy = aside.join(name);
-    fs::copy(&journal.path, &copy)?;
-    File::open(&copy)?.sync_all()?;
+    let end = journal.scan.good_end;
+    let bytes = read_journal(File::open(&journal.path)?)?;
+    let name = format!("aside-{}-{end}.jnl", journal.number);
+    let mut copy = File::create(aside.join(name))?;
+    copy.write_all(bytes.get(end..).unwrap_or_default())?;
+    copy.sync_all()?;
     File::open(aside)?.sync_all()?;
-    journal.shorten(journal.scan.good_end)
+    journal.shorten(end)
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! tenant, endpoint or hour; `clear` and `delete_keyspace` are never called (`reliability.md` D4).
 //! The number of a key space is its bit in a batch record: append only.
 
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -106,6 +108,11 @@ impl Spaces {
     ) -> Result<Self, ::fjall::Error> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let least_journal = 64 * 1024 * 1024;
+        if dir.join("version").exists() {
+            // Empty, and only there to be locked; without it the database would not open.
+            let lock = dir.join("lock");
+            File::options().append(true).create(true).open(lock)?;
+        }
         let db = Database::builder(dir)
             .cache_size(options.cache.get())
             .max_journaling_size(options.max_journal.get().max(least_journal))
@@ -151,13 +158,31 @@ impl Spaces {
     }
 }
 
-/// A failed read in the words of the seam.
+/// A failed read in the words of the seam. What is not the disk's fault is damage: waiting and
+/// starting again would not help.
 pub(super) fn unreadable(error: &::fjall::Error) -> Error {
-    match error {
-        ::fjall::Error::Storage(::fjall::LsmError::ChecksumMismatch { .. }) => Error::Corrupt {
-            what: String::from("block of a table file"),
-            why: error.to_string(),
-        },
-        _ => Error::Unavailable(error.to_string()),
+    if is_of_the_disk(error) {
+        return Error::Unavailable(error.to_string());
     }
+    Error::Corrupt {
+        what: String::from("block of a table file"),
+        why: error.to_string(),
+    }
+}
+
+/// Whether the disk, or another process, kept the database from reading; everything else means
+/// that what was read is not what was written.
+pub(super) fn is_of_the_disk(error: &::fjall::Error) -> bool {
+    let io = match error {
+        ::fjall::Error::Io(io) | ::fjall::Error::Storage(::fjall::LsmError::Io(io)) => io,
+        ::fjall::Error::Locked | ::fjall::Error::Poisoned => return true,
+        _ => return false,
+    };
+    !matches!(
+        io.kind(),
+        ErrorKind::NotFound
+            | ErrorKind::UnexpectedEof
+            | ErrorKind::InvalidData
+            | ErrorKind::InvalidInput
+    )
 }

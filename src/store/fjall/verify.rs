@@ -2,8 +2,8 @@
 //!
 //! Owns: the offline check behind `posthaste verify` (`reliability.md` D8): every record of every key
 //! space is read and its checksum computed, messages are dense within their lanes, parked rows point
-//! to messages, every delivery is in a state ([`super::census`]), and the end agrees with the mark. It takes the directory lock, changes no
-//! record, and does not open journals that the look beforehand refuses.
+//! to messages, every delivery is in a state ([`super::census`]), and the end agrees with the mark; every table file has
+//! its sum. It takes the directory lock, changes no record, and does not open what the look beforehand refuses.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,7 +23,7 @@ use super::hwm::{Mark, MarkFile};
 use super::reader::row;
 use super::record;
 use super::spaces::{Space, Spaces};
-use super::{keys, message, on_disk, open_failed, preflight, recover};
+use super::{is_unfinished, keys, message, on_disk, open_failed, preflight, recover, tables};
 
 /// Problems listed at most; beyond, they are only counted.
 const LISTED: usize = 100;
@@ -117,12 +117,23 @@ pub fn verify(dir: &Path) -> Result<Report, Error> {
         }
     };
     let journals = preflight::look(&directory.database())?;
+    if report.is_good() && is_unfinished(&mark, &journals) {
+        return Ok(report);
+    }
     if journals.is_missing() {
         report.problem("there is no journal");
         return Ok(report);
     }
     if let Err(damage) = journals.judge(&mark, HighWater::Interval) {
         report.problem(damage);
+    }
+    match tables::look(&directory.database()) {
+        Ok(tables) => tables.check_all()?.iter().for_each(|d| report.problem(d)),
+        Err(damage @ Error::Regressed(_)) => report.problem(damage),
+        Err(other) => return Err(other),
+    }
+    if !report.is_good() {
+        // Opening could delete what does not seem to belong to the database.
         return Ok(report);
     }
     journals.prepare(&directory.path, &mark, HighWater::Interval)?;

@@ -1,17 +1,20 @@
 //! Each limit at n - 1, n and n + 1 (T50), and what overload looks like.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use posthaste::base::{ByteSize, Timestamp};
+use posthaste::base::{ByteSize, Clock, SystemClock, Timestamp};
 use posthaste::lane::{Error, Lane, Options};
 use posthaste::model::{AppNo, ContentType, LaneId, Message, Position};
-use posthaste::store::Accept;
+use posthaste::store::faults::Fault;
 use posthaste::store::model::Model;
+use posthaste::store::{Accept, Settlement};
 use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::kit::Gateway;
+use crate::kit::eventually;
 
 #[tokio::test]
 async fn the_payload_limit_is_exact() {
@@ -170,7 +173,7 @@ async fn a_throttled_application_gets_429_with_a_time() {
     let refused = gateway.post("/app/slow/msg", &body).send().await;
     assert_eq!(refused.problem(), (429, "rate_limited".to_owned()));
     assert_eq!(refused.header("retry-after"), Some("1"));
-    gateway.clock.advance(std::time::Duration::from_millis(500));
+    gateway.clock.advance(Duration::from_millis(500));
     gateway.message("slow", "a").await;
 }
 
@@ -223,6 +226,73 @@ fn accept(payload: &Bytes) -> Accept {
     Accept {
         message,
         idempotency: None,
+    }
+}
+
+#[tokio::test]
+async fn while_the_commit_thread_stands_still_new_messages_are_refused_at_once() {
+    let gateway = Gateway::start().await;
+    // Nobody takes committed groups: the second one keeps the thread as a stalled disk would.
+    let (sender, mut committed) = mpsc::channel(1);
+    let options = Options {
+        queue: 100,
+        queue_bytes: 1 << 20,
+        max_group: 1,
+    };
+    let (writer, _reader) = Model::new().open();
+    let lane = Lane::start(Box::new(writer), gateway.clock.clone(), options, sender).unwrap();
+    let one = || vec![accept(&Bytes::from_static(b"{}"))];
+    lane.append(one()).unwrap().committed().await.unwrap();
+    let mut waiting = vec![lane.append(one()).unwrap()];
+    // The thread may not have taken the second one up before the clock moves for the first time.
+    let refused = async || {
+        gateway.clock.advance(Duration::from_millis(1100));
+        match lane.append(one()) {
+            Ok(ticket) => waiting.push(ticket),
+            Err(error) => return Some(error),
+        }
+        None
+    };
+    let error = eventually("it is refused", Duration::from_secs(5), refused).await;
+    assert_eq!(error, Error::Busy);
+    assert!(waiting.len() < 50, "for the stall, not for a full queue");
+    assert_eq!(lane.waiting(), waiting.len(), "it takes no room");
+    posthaste::base::task::detach(async move { while committed.recv().await.is_some() {} });
+    for ticket in waiting {
+        ticket.committed().await.unwrap();
+    }
+    let accepted = async || lane.append(one()).ok();
+    eventually("it goes on", Duration::from_secs(5), accepted).await;
+}
+
+/// The scheduler ends when a settlement fails. It once could be seen to end before the store was
+/// seen to have failed, and the exit code was 70 instead of 74.
+#[tokio::test]
+async fn whoever_hears_of_a_failed_write_finds_the_store_failed() {
+    for _ in 0..200 {
+        let model = Model::new();
+        let (writer, _reader) = model.open();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+        let options = Options {
+            queue: 10,
+            queue_bytes: 1 << 20,
+            max_group: 1,
+        };
+        let (sender, _committed) = mpsc::channel(1);
+        let lane = Lane::start(Box::new(writer), clock, options, sender).unwrap();
+        model.faults().plan(0, Fault::DoubtfulLost);
+        let Ok(mut done) = lane.settle(Settlement::default(), false) else {
+            panic!("the queue is empty");
+        };
+        let answer = loop {
+            // Not awaited: the look must come as soon as the answer is there.
+            match done.try_recv() {
+                Ok(answer) => break answer,
+                Err(_) => std::hint::spin_loop(),
+            }
+        };
+        assert_eq!(answer, Err(Error::Failed));
+        assert!(lane.has_failed());
     }
 }
 

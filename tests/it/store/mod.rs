@@ -4,6 +4,7 @@
 mod backup;
 mod conformance;
 mod damage;
+mod manifests;
 mod open;
 mod retention;
 pub(crate) mod upgrade;
