@@ -10,6 +10,7 @@ mod gateway;
 mod kit;
 mod prometheus;
 mod real_payloads;
+mod seeds;
 mod server;
 mod simulation;
 mod sink;

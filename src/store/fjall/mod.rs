@@ -26,6 +26,8 @@ use super::{Damage, Error};
 mod batch;
 mod expire;
 mod format;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hwm;
 mod journal;
 mod keys;

@@ -152,16 +152,16 @@ impl Client {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// One answer with a known end.
+    /// Everything up to this text.
     pub(super) async fn answer(&mut self, end: &str) -> String {
         let mut bytes = Vec::new();
-        while !bytes.ends_with(end.as_bytes()) {
+        while !bytes.windows(end.len()).any(|part| part == end.as_bytes()) {
             let mut buffer = [0; 1024];
             let n = within(self.0.read(&mut buffer)).await.unwrap();
             assert!(n > 0, "closed after {}", String::from_utf8_lossy(&bytes));
             bytes.extend_from_slice(buffer.get(..n).unwrap());
         }
-        String::from_utf8(bytes).unwrap()
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 }
 
