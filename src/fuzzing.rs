@@ -175,7 +175,9 @@ pub fn retry_after(data: &[u8]) {
     let hint = outcome::retry_after(data.split(|byte| *byte == b'\n'), NOW);
     assert!(hint.is_none_or(|secs| secs <= outcome::RETRY_AFTER_MAX));
     for status in data.chunks_exact(2) {
-        let status = status.iter().fold(0, |sum, byte| sum << 8 | u16::from(*byte));
+        let status = status
+            .iter()
+            .fold(0, |sum, byte| sum << 8 | u16::from(*byte));
         let judged = outcome::of_status(status, hint);
         assert_eq!(judged.failure.is_none(), (200..300).contains(&status));
     }
@@ -248,7 +250,10 @@ pub fn address_bits(data: &[u8]) {
             continue;
         }
         let local = v6.is_loopback() || v6.is_unspecified() || v6.is_multicast();
-        assert!(!local && !v6.is_unique_local() && !v6.is_unicast_link_local(), "{v6}");
+        assert!(
+            !local && !v6.is_unique_local() && !v6.is_unicast_link_local(),
+            "{v6}"
+        );
         assert!(v6.to_ipv4().is_none(), "{v6} is an IPv4 address");
         let [a, b, ..] = v6.segments();
         let [.., q, r, s, t] = v6.octets();

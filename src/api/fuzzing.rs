@@ -15,5 +15,10 @@ pub fn query(text: &str) {
     drop(Paging::of(&query, false, |text| Some(text.to_owned())));
     let _after = query.time("after");
     let _flag = query.flag("with_content", true);
-    assert!(query.list("event_types").iter().all(|part| !part.is_empty()));
+    assert!(
+        query
+            .list("event_types")
+            .iter()
+            .all(|part| !part.is_empty())
+    );
 }

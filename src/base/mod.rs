@@ -4,6 +4,7 @@
 //! and [`task`], the one place that spawns.
 
 pub mod clock;
+pub mod frames;
 pub mod id;
 pub mod size;
 pub mod task;

@@ -78,10 +78,7 @@ impl SystemResolver {
         let server = NameServerConfig::new(server.ip(), true, ways.into());
         let config = ResolverConfig::from_name_servers(vec![server]);
         let provider = TokioRuntimeProvider::default();
-        Self::over(
-            TokioResolver::builder_with_config(config, provider),
-            clock,
-        )
+        Self::over(TokioResolver::builder_with_config(config, provider), clock)
     }
 
     fn over(

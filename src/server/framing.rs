@@ -16,6 +16,9 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::base::frames::Frames;
+use crate::base::frames::kind::{CONTINUATION, DATA, HEADERS, RST_STREAM};
+
 /// Frames that ask for nothing, between two requests of an HTTP/2 connection. A client sends a few
 /// per request, and a `PING` now and then.
 const MAX_IDLE_FRAMES: u32 = 1000;
@@ -78,8 +81,8 @@ enum State {
     Head,
     /// So many bytes of a body are to come.
     Body(u64),
-    /// Frames of HTTP/2.
-    Frames(Frames),
+    /// Frames of HTTP/2, and how many in a row have asked for nothing.
+    Frames(Frames, u32),
     /// Nothing is looked at any more.
     Off,
 }
@@ -91,16 +94,6 @@ struct Head {
     lengths: u32,
     length: Option<u64>,
     has_coding: bool,
-}
-
-#[derive(Debug, Default)]
-struct Frames {
-    /// Bytes of the preface and of the frame under way that are still to come.
-    skip: usize,
-    /// The beginning of a frame's header.
-    header: [u8; 9],
-    have: usize,
-    idle: u32,
 }
 
 impl Default for Framing {
@@ -122,15 +115,27 @@ impl Framing {
             match &mut self.state {
                 State::Off => break,
                 State::Body(left) => {
-                    let here = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                    let here = usize::try_from(*left)
+                        .unwrap_or(usize::MAX)
+                        .min(bytes.len());
                     *left -= u64::try_from(here).unwrap_or(*left);
                     if *left == 0 {
                         self.state = State::Head;
                     }
                     bytes = bytes.get(here..).unwrap_or_default();
                 }
-                State::Frames(frames) => {
-                    if !frames.feed(bytes) {
+                State::Frames(frames, idle) => {
+                    let mut most = *idle;
+                    frames.feed(bytes, |kind| {
+                        *idle = match kind {
+                            HEADERS => 0,
+                            // h2 has limits of its own for these.
+                            DATA | RST_STREAM | CONTINUATION => *idle,
+                            _ => idle.saturating_add(1),
+                        };
+                        most = most.max(*idle);
+                    });
+                    if most > MAX_IDLE_FRAMES {
                         self.seen = Seen::Flood;
                         self.state = State::Off;
                     }
@@ -177,10 +182,7 @@ impl Framing {
         self.head.lines = self.head.lines.saturating_add(1);
         if self.head.lines == 1 {
             if PREFACE.starts_with(line) && line.len() == 14 && self.heads == 0 {
-                self.state = State::Frames(Frames {
-                    skip: PREFACE.len() - 16,
-                    ..Frames::default()
-                });
+                self.state = State::Frames(Frames::behind(PREFACE.len() - 16), 0);
             }
             return;
         }
@@ -244,45 +246,6 @@ fn number(value: &[u8]) -> Option<u64> {
     })
 }
 
-impl Frames {
-    /// Takes bytes in; false if there are too many frames that ask for nothing.
-    fn feed(&mut self, mut bytes: &[u8]) -> bool {
-        while !bytes.is_empty() {
-            let skipped = self.skip.min(bytes.len());
-            self.skip -= skipped;
-            bytes = bytes.get(skipped..).unwrap_or_default();
-            let missing = self.header.get_mut(self.have..).unwrap_or_default();
-            let here = missing.len().min(bytes.len());
-            let (now, later) = bytes.split_at(here);
-            if let Some(place) = missing.get_mut(..here) {
-                place.copy_from_slice(now);
-            }
-            self.have += here;
-            bytes = later;
-            if self.have == self.header.len() {
-                let [a, b, c, kind, ..] = self.header;
-                self.have = 0;
-                self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-                match kind {
-                    HEADERS => self.idle = 0,
-                    // h2 has limits of its own for these.
-                    DATA | RST_STREAM | CONTINUATION => {}
-                    _ => self.idle = self.idle.saturating_add(1),
-                }
-                if self.idle > MAX_IDLE_FRAMES {
-                    return false;
-                }
-            }
-        }
-        true
-    }
-}
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const CONTINUATION: u8 = 9;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,10 +264,19 @@ mod tests {
     #[test]
     fn what_hyper_hides_is_seen() {
         for (head, what) in [
-            ("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n", "length and coding"),
-            ("transfer-encoding:chunked\r\ncontent-length:4\r\n", "coding and length"),
+            (
+                "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n",
+                "length and coding",
+            ),
+            (
+                "transfer-encoding:chunked\r\ncontent-length:4\r\n",
+                "coding and length",
+            ),
             ("Content-Length: 4\r\nContent-Length: 4\r\n", "two lengths"),
-            ("Content-Length : 4\r\nContent-Length: 4\r\n", "two lengths, one with a blank"),
+            (
+                "Content-Length : 4\r\nContent-Length: 4\r\n",
+                "two lengths, one with a blank",
+            ),
             ("Content-Length: +4\r\n", "plus"),
             ("Content-Length: 4, 4\r\n", "a list"),
             ("Content-Length:\r\n", "nothing"),
@@ -328,7 +300,8 @@ mod tests {
 
     #[test]
     fn bodies_are_not_taken_for_heads() {
-        let bytes = b"POST /x HTTP/1.1\r\nContent-Length: 6\r\n\r\n\n\n\n\n\n\nGET / HTTP/1.1\r\n\r\n";
+        let bytes =
+            b"POST /x HTTP/1.1\r\nContent-Length: 6\r\n\r\n\n\n\n\n\n\nGET / HTTP/1.1\r\n\r\n";
         assert_eq!(seen(bytes), Seen::Good);
         let chunked = b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\n\n\n\nfolded\n x";
         assert_eq!(seen(chunked), Seen::Good);

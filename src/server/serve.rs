@@ -446,7 +446,9 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
             }
             Seen::Flood => {
                 self.metrics.floods.increment(1);
-                Poll::Ready(Err(io::Error::other("too many frames that ask for nothing")))
+                Poll::Ready(Err(io::Error::other(
+                    "too many frames that ask for nothing",
+                )))
             }
         }
     }

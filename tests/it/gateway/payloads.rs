@@ -34,7 +34,7 @@ fn number() -> impl Strategy<Value = String> {
 fn text() -> impl Strategy<Value = String> {
     let part = prop_oneof![
         "[^\"\\\\\\x00-\\x1f]{0,8}",
-        "\\\\u[0-9a-fA-F]{4}",           // lone surrogates among them
+        "\\\\u[0-9a-fA-F]{4}", // lone surrogates among them
         "\\\\[\"\\\\/bfnrt]",
         Just(String::from("\u{feff}")), // a byte order mark
         Just(String::from("\\ud800")),
@@ -61,8 +61,10 @@ fn value() -> impl Strategy<Value = String> {
 
 fn object(value: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
     // Few names, so that some come twice.
-    let name = prop_oneof![prop::sample::select(vec!["\"a\"", "\"\"", "\"\\u0061\""])
-        .prop_map(String::from), text()];
+    let name = prop_oneof![
+        prop::sample::select(vec!["\"a\"", "\"\"", "\"\\u0061\""]).prop_map(String::from),
+        text()
+    ];
     let field = (blank(), name, blank(), blank(), value, blank());
     prop::collection::vec(field, 0..5).prop_map(|fields| {
         let fields: Vec<_> = fields
@@ -95,12 +97,10 @@ async fn every_spelling_of_a_payload_arrives_byte_for_byte() {
     let mut bodies = std::collections::HashMap::new();
     for (n, payload) in sent.iter().enumerate() {
         let body = format!("{{\"eventType\":\"a.b\",\"payload\": {payload}\n}}");
-        let reply = gateway.api().send(
-            Method::POST,
-            "/api/v1/app/acme/msg",
-            &[],
-            Bytes::from(body),
-        );
+        let reply =
+            gateway
+                .api()
+                .send(Method::POST, "/api/v1/app/acme/msg", &[], Bytes::from(body));
         let reply = reply.await.unwrap();
         assert_eq!(reply.status, 202, "case {n}: {payload}: {}", reply.text());
         // The answer shows the payload as well: the id is all that is needed of it.
@@ -113,7 +113,11 @@ async fn every_spelling_of_a_payload_arrives_byte_for_byte() {
     assert_eq!(received.len(), sent.len());
     for one in &received {
         let payload = bodies.remove(&one.id).unwrap();
-        assert!(one.body == payload.as_bytes(), "{} is not {payload}", one.id);
+        assert!(
+            one.body == payload.as_bytes(),
+            "{} is not {payload}",
+            one.id
+        );
         assert_eq!(one.header("content-type"), "application/json");
         let length = payload.len().to_string();
         assert_eq!(one.header("content-length"), length);

@@ -126,6 +126,8 @@ async fn serve(book: Arc<Book>, request: Request) -> Response {
         book.gate.notified().await;
     }
     let mut response = match body {
+        // More than the system takes in for somebody who does not read.
+        Ok(_) if path == "/big" => Response::new(Body::from(vec![b'x'; 64 << 20])),
         Ok(body) => Response::new(Body::from(format!("{} bytes", body.len()))),
         Err(_) => Response::new(Body::from("broken body")),
     };

@@ -56,9 +56,7 @@ pub(super) struct NameServer {
 }
 
 impl NameServer {
-    pub(super) async fn start(
-        script: impl Fn(&Question) -> Reply + Send + Sync + 'static,
-    ) -> Self {
+    pub(super) async fn start(script: impl Fn(&Question) -> Reply + Send + Sync + 'static) -> Self {
         // The same port for both; somebody else may have taken it for one of them.
         let (udp, tcp) = loop {
             let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -115,7 +113,11 @@ async fn over_tcp(listener: TcpListener, script: Arc<Script>, _asked: Arc<Mutex<
                     return;
                 };
                 let length = u16::try_from(bytes.len()).unwrap().to_be_bytes();
-                drop(stream.write_all(&[&length, bytes.as_slice()].concat()).await);
+                drop(
+                    stream
+                        .write_all(&[&length, bytes.as_slice()].concat())
+                        .await,
+                );
             }
         });
     }
