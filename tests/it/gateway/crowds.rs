@@ -12,8 +12,9 @@ use tokio::net::TcpStream;
 use crate::kit::{Gateway, SOON, endpoint, eventually, message, now, say};
 use crate::server::frames;
 
-/// Quicker than this nothing is judged: it is the machine's own noise, with a test beside it.
-const FLOOR: Duration = Duration::from_millis(60);
+/// Quicker than this nothing is judged: it is the noise of a machine with other tests beside this one.
+/// Who waits behind a crowd waits for seconds.
+const FLOOR: Duration = Duration::from_millis(250);
 
 /// Publishes `count` messages one after the other; the 99th percentile of the times until the 202.
 async fn publish(gateway: &Gateway, count: usize) -> Duration {
@@ -126,14 +127,14 @@ async fn a_thousand_slow_connections_are_closed_in_time_and_slow_nobody_down() {
     judge("slow connections", before, during);
     say(&format!("memory: {memory} KiB before, {grown} KiB more"));
     // Of each a buffer for its head, its task, and what the system says it has in use.
-    assert!(grown < 96 * 1024, "{grown} KiB for a thousand connections");
+    assert!(grown < 64 * 1024, "{grown} KiB for a thousand connections");
     eventually("slow connections are closed", SOON, async || {
         let open = gateway.metric("posthaste_connections_in").await;
         (open <= 1.0).then_some(())
     })
     .await;
     let took = begun.elapsed();
-    assert!(took < Duration::from_secs(12), "closed only after {took:?}");
+    assert!(took < Duration::from_secs(20), "closed only after {took:?}");
     stop.store(true, Ordering::Relaxed);
     let streams = dripping.await.unwrap();
     assert_eq!(streams.len(), 4 * EACH, "we closed none of them");

@@ -108,7 +108,7 @@ impl Gateway {
         figure.parse().unwrap()
     }
 
-    /// The sum of all series of a metric; 0 if there is none yet.
+    /// The sum of all series of a metric, or the one series named with its labels; 0 if there is none.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let page = self.api.get("/metrics").await.expect_text(200);
         let of_this = |line: &&str| {

@@ -464,7 +464,6 @@ async fn a_flood_of_frames_from_a_receiver_is_an_answer_too_large() {
         let is_broken = what == "endless head" && kind == Some(FailureKind::Reset);
         assert!(is_named || is_broken, "{what}: {exchange:?}");
         assert!(exchange.duration_ms < 3000, "{what}: {exchange:?}");
-        assert_eq!(bench.client.pooled(), 0, "{what}");
     }
 }
 
