@@ -1,5 +1,10 @@
 //! Clients that keep connections busy, against the real binary: others are served as before (T21,
 //! T47, T50).
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "raw sockets and tasks of a test; a failure anywhere is a failed test"
+)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -68,7 +68,7 @@ impl NameServer {
         let script: Arc<Script> = Arc::new(script);
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
         task::detach(over_udp(udp, Arc::clone(&script), Arc::clone(&asked)));
-        task::detach(over_tcp(tcp, script, Arc::clone(&asked)));
+        task::detach(over_tcp(tcp, script));
         Self { addr, asked }
     }
 
@@ -98,7 +98,7 @@ async fn over_udp(socket: Arc<UdpSocket>, script: Arc<Script>, asked: Arc<Mutex<
     }
 }
 
-async fn over_tcp(listener: TcpListener, script: Arc<Script>, _asked: Arc<Mutex<Vec<String>>>) {
+async fn over_tcp(listener: TcpListener, script: Arc<Script>) {
     while let Ok((mut stream, _)) = listener.accept().await {
         let script = Arc::clone(&script);
         task::detach(async move {
