@@ -12,6 +12,8 @@ pub mod kind {
     pub const HEADERS: u8 = 1;
     /// The end of a stream.
     pub const RST_STREAM: u8 = 3;
+    /// Room for more bytes of bodies.
+    pub const WINDOW_UPDATE: u8 = 8;
     /// More of a head.
     pub const CONTINUATION: u8 = 9;
 }

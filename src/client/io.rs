@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{HEAD_MAX, READ_MAX};
 use crate::base::frames::Frames;
-use crate::base::frames::kind::DATA;
+use crate::base::frames::kind::{DATA, WINDOW_UPDATE};
 use crate::metrics::CONNECTIONS_OUT;
 
 /// Plain bytes that one answer may take on an HTTP/1.1 connection. Interim answers, chunk extensions
@@ -18,7 +18,7 @@ use crate::metrics::CONNECTIONS_OUT;
 /// as much again for framing (T10).
 const ANSWER_MAX: usize = 2 * READ_MAX + HEAD_MAX;
 
-/// Frames other than `DATA` that an HTTP/2 connection may take since its last request: heads, interim
+/// Frames other than those of flow control (`DATA`, `WINDOW_UPDATE`) that an HTTP/2 connection may take since its last request: heads, interim
 /// answers, `PING`, `SETTINGS` and the like. A hundred answers at once need a few each; without a
 /// bound h2 would keep every interim answer, and answer every `PING`, until the deadline (T10).
 const FRAMES_MAX: usize = 1000;
@@ -84,7 +84,7 @@ impl<S> Metered<S> {
         }
     }
 
-    /// HTTP/2: counts frames other than `DATA`.
+    /// HTTP/2: counts frames other than those of flow control.
     pub(super) fn frames(stream: S, budget: Budget) -> Self {
         Self {
             stream,
@@ -99,7 +99,9 @@ impl<S> Metered<S> {
             return self.budget.spend(came.len());
         };
         let mut others = 0;
-        frames.feed(came, |kind| others += usize::from(kind != DATA));
+        frames.feed(came, |kind| {
+            others += usize::from(kind != DATA && kind != WINDOW_UPDATE);
+        });
         self.budget.spend(others);
     }
 }

@@ -7,8 +7,7 @@
 //! Its number is remembered, and the request with that number is refused instead of served. Behind a
 //! bad head, and behind one with a coding, nothing is looked at any more: the connection ends there.
 //!
-//! HTTP/2: frames that ask for nothing (`SETTINGS`, `PING`, `PRIORITY`, `WINDOW_UPDATE`, unknown ones)
-//! are counted between two `HEADERS`; too many of them end the connection (T47).
+//! HTTP/2: frames that ask for nothing (`SETTINGS`, `PING`, `PRIORITY`, unknown ones) are counted between two `HEADERS`; too many of them end the connection (T47).
 //!
 //! Pure: bytes in, verdicts out; how the bytes are cut into reads makes no difference. Holds at most
 //! one line in memory.
@@ -17,7 +16,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::base::frames::Frames;
-use crate::base::frames::kind::{CONTINUATION, DATA, HEADERS, RST_STREAM};
+use crate::base::frames::kind::{CONTINUATION, DATA, HEADERS, RST_STREAM, WINDOW_UPDATE};
 
 /// Frames that ask for nothing, between two requests of an HTTP/2 connection. A client sends a few
 /// per request, and a `PING` now and then.
@@ -129,8 +128,9 @@ impl Framing {
                     frames.feed(bytes, |kind| {
                         *idle = match kind {
                             HEADERS => 0,
-                            // h2 has limits of its own for these.
-                            DATA | RST_STREAM | CONTINUATION => *idle,
+                            // h2 has limits of its own for the first three; the last is what
+                            // reading a long answer takes, and costs nothing to answer.
+                            DATA | RST_STREAM | CONTINUATION | WINDOW_UPDATE => *idle,
                             _ => idle.saturating_add(1),
                         };
                         most = most.max(*idle);

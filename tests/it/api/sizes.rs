@@ -331,8 +331,29 @@ async fn batch_bodies_end_exactly_at_their_limit() {
 async fn an_application_has_ten_thousand_endpoints_and_not_one_more() {
     let gateway = Gateway::start().await;
     gateway.app("acme").await;
+    gateway.endpoint("acme", "first").await;
+    // All but the last ones in one change: each costs a copy of the snapshot.
+    let first = gateway.directory.snapshot();
+    let first = first
+        .app("acme")
+        .unwrap()
+        .endpoint("first")
+        .unwrap()
+        .clone();
+    let fill = gateway.directory.change(|draft| {
+        for n in 2..9_999_u16 {
+            let [high, low] = n.to_be_bytes();
+            let mut next = (*first).clone();
+            next.no = draft.next_endpoint();
+            next.uid = Some(format!("e{n}"));
+            next.id.0.0[18..].copy_from_slice(&[high, low]);
+            draft.put_endpoint(next)?;
+        }
+        Ok::<_, posthaste::directory::Error>(())
+    });
+    fill.await.unwrap();
     let url = json!({"url": "https://a.example/"});
-    for n in 1..=10_000 {
+    for n in 9_999..=10_000 {
         let answer = gateway.post(ENDPOINT, &url).send().await;
         assert_eq!(answer.status, 201, "{n}: {}", answer.text());
     }

@@ -101,10 +101,6 @@ pub(crate) fn floods() -> Vec<(&'static str, Vec<u8>)> {
         ("settings", many(&frame(SETTINGS, 0, 0, &[]), 10_000)),
         ("pings", many(&ping, 10_000)),
         (
-            "window updates",
-            many(&frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]), 10_000),
-        ),
-        (
             "priorities",
             many(&frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 1]), 10_000),
         ),
@@ -140,8 +136,11 @@ async fn frames_that_a_client_needs_do_not_end_its_connection() {
     let stage = Stage::open(PATIENT);
     let mut client = connect(&stage).await;
     let ping = frame(PING, 0, 0, b"12345678").repeat(900);
+    // What reading a long answer takes.
+    let windows = frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]).repeat(5000);
     for stream in streams(5) {
         client.say(&ping).await;
+        client.say(&windows).await;
         client.say(get(stream, GET)).await;
         client.answer("0 bytes").await;
     }
