@@ -346,6 +346,7 @@ async fn an_application_has_ten_thousand_endpoints_and_not_one_more() {
             let mut next = (*first).clone();
             next.no = draft.next_endpoint();
             next.uid = Some(format!("e{n}"));
+            next.id.0.0[17] ^= 1; // none of them is the first one's
             next.id.0.0[18..].copy_from_slice(&[high, low]);
             draft.put_endpoint(next)?;
         }

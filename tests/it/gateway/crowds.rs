@@ -106,12 +106,12 @@ async fn a_thousand_slow_connections_are_closed_in_time_and_slow_nobody_down() {
             streams.push((slow, slow.run(&gateway).await));
         }
     }
-    let open = gateway.metric("posthaste_connections_in").await;
-    assert!(
-        open >= 900.0,
-        "only {open} connections at {:?}",
-        begun.elapsed()
-    );
+    // Accepted one after the other; the first are not late before the last is in.
+    eventually("all are open", Duration::from_secs(3), async || {
+        let open = gateway.metric("posthaste_connections_in").await;
+        (open >= 900.0).then_some(())
+    })
+    .await;
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let dripping = tokio::spawn(async move {

@@ -153,7 +153,7 @@ async fn a_name_that_flips_without_time_to_live_is_judged_again_after_the_pool()
 async fn an_error_followed_by_a_private_address_stays_closed() {
     let scene = Scene::set(|question| match question.nth {
         // Each failed lookup is tried again at once.
-        0 | 1 | 2 => Reply::Code(2),
+        0..=2 => Reply::Code(2),
         _ => Reply::Records(at(PRIVATE)),
     })
     .await;
