@@ -1,6 +1,6 @@
 # `make test` is the one test command; `make ci` is everything that must be green.
 
-.PHONY: test ci fmt
+.PHONY: test ci fmt fuzz
 
 test:
 	scripts/install-test-deps
@@ -11,3 +11,7 @@ ci:
 
 fmt:
 	cargo fmt --all
+
+# Long; CI runs 8 s a target. Seconds and targets: see fuzz/README.md.
+fuzz:
+	scripts/fuzz 60

@@ -19,6 +19,8 @@
 //! below it.** `tests/tidy.rs` checks that. Read upwards it is the start order, downwards the stop
 //! order.
 
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod cli;
 pub mod app;
 pub mod api;

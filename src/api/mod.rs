@@ -16,6 +16,8 @@ mod endpoint;
 mod error;
 mod event_type;
 mod explain;
+#[doc(hidden)]
+pub mod fuzzing;
 mod history;
 mod idempotency;
 mod instance;

@@ -5,6 +5,7 @@
 
 pub mod broken;
 pub mod clock;
+pub mod frames;
 pub mod id;
 pub mod size;
 pub mod task;

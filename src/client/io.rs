@@ -9,6 +9,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{HEAD_MAX, READ_MAX};
+use crate::base::frames::Frames;
+use crate::base::frames::kind::{DATA, WINDOW_UPDATE};
 use crate::metrics::CONNECTIONS_OUT;
 
 /// Plain bytes that one answer may take on an HTTP/1.1 connection. Interim answers, chunk extensions
@@ -16,35 +18,49 @@ use crate::metrics::CONNECTIONS_OUT;
 /// as much again for framing (T10).
 const ANSWER_MAX: usize = 2 * READ_MAX + HEAD_MAX;
 
-/// Bytes left for the current answer. Shared by the connection and whoever uses it.
+/// Frames other than those of flow control (`DATA`, `WINDOW_UPDATE`) that an HTTP/2 connection may take since its last request: heads, interim
+/// answers, `PING`, `SETTINGS` and the like. A hundred answers at once need a few each; without a
+/// bound h2 would keep every interim answer, and answer every `PING`, until the deadline (T10).
+const FRAMES_MAX: usize = 1000;
+
+/// What is left for the current answer, in bytes or in frames. Shared by the connection and whoever uses it.
 #[derive(Debug, Clone)]
-pub(super) struct Budget(Arc<AtomicUsize>);
+pub(super) struct Budget {
+    left: Arc<AtomicUsize>,
+    full: usize,
+}
 
 impl Budget {
-    /// For a connection with one answer at a time.
+    /// In bytes: for a connection with one answer at a time.
     pub(super) fn per_answer() -> Self {
-        Self(Arc::new(AtomicUsize::new(ANSWER_MAX)))
+        Self::of(ANSWER_MAX)
     }
 
-    /// For a connection that many answers share: HTTP/2 has flow control per stream instead.
-    pub(super) fn unlimited() -> Self {
-        Self(Arc::new(AtomicUsize::new(usize::MAX)))
+    /// In frames: for a connection that many answers share. HTTP/2 has flow control for its bodies.
+    pub(super) fn of_frames() -> Self {
+        Self::of(FRAMES_MAX)
+    }
+
+    fn of(full: usize) -> Self {
+        Self {
+            left: Arc::new(AtomicUsize::new(full)),
+            full,
+        }
     }
 
     /// The next answer begins.
     pub(super) fn refill(&self) {
-        self.0.store(ANSWER_MAX, Ordering::Relaxed);
+        self.left.store(self.full, Ordering::Relaxed);
     }
 
     pub(super) fn is_spent(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == 0
+        self.left.load(Ordering::Relaxed) == 0
     }
 
-    fn spend(&self, bytes: usize) {
-        let left = self.0.load(Ordering::Relaxed);
-        if left != usize::MAX {
-            self.0.store(left.saturating_sub(bytes), Ordering::Relaxed);
-        }
+    fn spend(&self, amount: usize) {
+        let left = self.left.load(Ordering::Relaxed);
+        self.left
+            .store(left.saturating_sub(amount), Ordering::Relaxed);
     }
 }
 
@@ -52,16 +68,41 @@ impl Budget {
 pub(super) struct Metered<S> {
     stream: S,
     budget: Budget,
+    /// Where frames are counted instead of bytes.
+    frames: Option<Frames>,
     _open: Open,
 }
 
 impl<S> Metered<S> {
-    pub(super) fn new(stream: S, budget: Budget) -> Self {
+    /// HTTP/1: counts bytes.
+    pub(super) fn bytes(stream: S, budget: Budget) -> Self {
         Self {
             stream,
             budget,
+            frames: None,
             _open: Open::new(),
         }
+    }
+
+    /// HTTP/2: counts frames other than those of flow control.
+    pub(super) fn frames(stream: S, budget: Budget) -> Self {
+        Self {
+            stream,
+            budget,
+            frames: Some(Frames::default()),
+            _open: Open::new(),
+        }
+    }
+
+    fn count(&mut self, came: &[u8]) {
+        let Some(frames) = &mut self.frames else {
+            return self.budget.spend(came.len());
+        };
+        let mut others = 0;
+        frames.feed(came, |kind| {
+            others += usize::from(kind != DATA && kind != WINDOW_UPDATE);
+        });
+        self.budget.spend(others);
     }
 }
 
@@ -76,7 +117,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        self.budget.spend(buf.filled().len() - before);
+        self.count(buf.filled().get(before..).unwrap_or_default());
         polled
     }
 }

@@ -354,6 +354,7 @@ impl H1 {
 /// An HTTP/2 connection: many requests at a time.
 pub(super) struct H2 {
     sender: http2::SendRequest<Full<Bytes>>,
+    budget: Budget,
     streams: AtomicUsize,
     until: Duration,
     _alive: Alive,
@@ -400,7 +401,10 @@ impl Connection {
     ) -> Result<http::Response<Incoming>, TrySendError<Wire>> {
         match self {
             Self::H1(h1) => h1.send(wire).await,
-            Self::H2(share) => share.0.sender.clone().try_send_request(wire).await,
+            Self::H2(share) => {
+                share.0.budget.refill();
+                share.0.sender.clone().try_send_request(wire).await
+            }
         }
     }
 
@@ -415,7 +419,7 @@ impl Connection {
     pub(super) fn why(&self, error: &hyper::Error) -> FailureKind {
         let is_spent = match self {
             Self::H1(h1) => h1.budget.is_spent(),
-            Self::H2(_) => false,
+            Self::H2(share) => share.0.budget.is_spent(),
         };
         if is_spent || error.is_parse_too_large() {
             FailureKind::ResponseTooLarge
@@ -439,7 +443,7 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let budget = Budget::per_answer();
-    let io = TokioIo::new(Metered::new(stream, budget.clone()));
+    let io = TokioIo::new(Metered::bytes(stream, budget.clone()));
     let (sender, connection) = http1::Builder::new()
         .title_case_headers(true)
         .max_headers(HEAD_LINES_MAX)
@@ -460,7 +464,8 @@ async fn http2<S>(stream: S, until: Duration) -> Result<Connection, ConnectError
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let io = TokioIo::new(Metered::new(stream, Budget::unlimited()));
+    let budget = Budget::of_frames();
+    let io = TokioIo::new(Metered::frames(stream, budget.clone()));
     let header_list = u32::try_from(HEAD_MAX).unwrap_or(u32::MAX);
     let (sender, connection) = http2::Builder::new(Detach)
         .initial_stream_window_size(64 * 1024)
@@ -471,6 +476,7 @@ where
         .map_err(|_| FailureKind::Reset)?;
     let h2 = Arc::new(H2 {
         sender,
+        budget,
         streams: AtomicUsize::new(0),
         until,
         _alive: drive(connection),

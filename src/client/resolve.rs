@@ -4,15 +4,18 @@
 //! `internal.corp.example`. Answers are not judged here; whoever connects judges all of them.
 
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::LookupIpStrategy;
+use hickory_resolver::config::{
+    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig,
+};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::{ResolverBuilder, TokioResolver};
 
 use super::{Error, POOL_LIFE};
 use crate::base::Clock;
@@ -61,8 +64,27 @@ pub struct SystemResolver {
 impl SystemResolver {
     /// Reads the system's configuration.
     pub fn new(clock: Arc<dyn Clock>) -> Result<Self, Error> {
-        let wrong = |error: NetError| Error::Resolver(error.to_string());
-        let mut builder = TokioResolver::builder_tokio().map_err(wrong)?;
+        let builder = TokioResolver::builder_tokio().map_err(|error| wrong(&error))?;
+        Self::over(builder, clock)
+    }
+
+    /// Asks this name server, over UDP and TCP, instead of those of the system.
+    pub fn asking(server: SocketAddr, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let ways = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
+        let ways = ways.map(|mut way| {
+            way.port = server.port();
+            way
+        });
+        let server = NameServerConfig::new(server.ip(), true, ways.into());
+        let config = ResolverConfig::from_name_servers(vec![server]);
+        let provider = TokioRuntimeProvider::default();
+        Self::over(TokioResolver::builder_with_config(config, provider), clock)
+    }
+
+    fn over(
+        mut builder: ResolverBuilder<TokioRuntimeProvider>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, Error> {
         let options = builder.options_mut();
         // Both families, since the guard must see every address of the name.
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
@@ -71,7 +93,7 @@ impl SystemResolver {
         options.positive_max_ttl = Some(POOL_LIFE);
         options.negative_max_ttl = Some(Duration::from_secs(5));
         Ok(Self {
-            resolver: builder.build().map_err(wrong)?,
+            resolver: builder.build().map_err(|error| wrong(&error))?,
             clock,
             answered: AtomicU64::new(0),
         })
@@ -102,6 +124,10 @@ impl Resolve for SystemResolver {
         let silent = Duration::from_millis((self.millis() + 1).saturating_sub(answered));
         answered == 0 || silent > DOWN_AFTER
     }
+}
+
+fn wrong(error: &NetError) -> Error {
+    Error::Resolver(error.to_string())
 }
 
 fn why(error: &NetError) -> ResolveError {

@@ -35,7 +35,7 @@ impl Ingest {
         submission: Submission<'_>,
     ) -> Result<Vec<LineResult>, Refused> {
         let mut run = self.begin(admission, &submission).await?;
-        let lines = split(&submission.body);
+        let lines = lines(&submission.body);
         if lines.len() > self.config().max_batch_lines {
             return Err(Refused::TooLarge {
                 limit: self.config().max_batch_lines,
@@ -314,7 +314,8 @@ fn same(refused: &Refused) -> Refused {
     }
 }
 
-fn split(body: &Bytes) -> Vec<Bytes> {
+/// The lines of a body, without blanks around them; empty ones left out.
+pub fn lines(body: &Bytes) -> Vec<Bytes> {
     body.split(|b| *b == b'\n')
         .map(<[u8]>::trim_ascii)
         .filter(|line| !line.is_empty())

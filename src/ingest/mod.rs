@@ -38,6 +38,8 @@ use crate::store::{self, Accept, Reader, StoredAnswer};
 
 pub use application::ApplicationIn;
 pub use batch::LineResult;
+#[doc(hidden)]
+pub use batch::lines;
 pub use claims::{Claim, Claims, Key, Taken};
 pub use fields::{Item, ItemKind};
 pub use keys::{body_hash, request_key};

@@ -149,6 +149,12 @@ impl ScheduleMetrics {
 pub struct ServerMetrics {
     /// Open incoming connections.
     pub connections: Gauge,
+    /// Requests that two parsers could read differently.
+    pub bad_framing: Counter,
+    /// Requests with too many header lines.
+    pub too_many_headers: Counter,
+    /// HTTP/2 connections that sent frames and asked for nothing.
+    pub floods: Counter,
 }
 
 impl ServerMetrics {
@@ -156,6 +162,9 @@ impl ServerMetrics {
     pub fn register() -> Self {
         Self {
             connections: gauge!(super::CONNECTIONS_IN),
+            bad_framing: counter!(super::REFUSED_IN, "reason" => "framing"),
+            too_many_headers: counter!(super::REFUSED_IN, "reason" => "headers"),
+            floods: counter!(super::REFUSED_IN, "reason" => "flood"),
         }
     }
 }

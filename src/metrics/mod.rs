@@ -96,6 +96,9 @@ metrics! {
     DISABLED = Counter "posthaste_endpoints_disabled_total";
     /// Open incoming connections.
     CONNECTIONS_IN = Gauge "posthaste_connections_in";
+    /// Requests refused, or connections closed, before a route saw anything, by `reason`: `framing`,
+    /// `headers`, `flood`.
+    REFUSED_IN = Counter "posthaste_connections_refused_total";
     /// Open outgoing connections.
     CONNECTIONS_OUT = Gauge "posthaste_connections_out";
     /// Answered requests of the API by `class` (`2xx`, `4xx`, `5xx`).

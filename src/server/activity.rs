@@ -113,18 +113,20 @@ pub(super) struct Activity {
     peer: SocketAddr,
     /// Last byte in or out.
     last_io: AtomicU32,
-    /// Last byte in.
-    last_read: AtomicU32,
+    /// Last time that a request was answered.
+    last_answer: AtomicU32,
     /// When the first byte of a head came that is not complete; [`NONE`] between requests.
     head_since: AtomicU32,
     /// Since when writing does not get on; [`NONE`] if it does.
     blocked_since: AtomicU32,
     /// Requests being answered.
     in_service: AtomicU32,
-    /// Request bodies that are not complete.
+    /// Request bodies that are not complete; of a connection that is not shared.
     bodies: AtomicU32,
     /// Since when there has been one.
     body_since: AtomicU32,
+    /// The same of a shared connection, each with a deadline of its own.
+    shared_bodies: Mutex<Vec<Arc<SharedBody>>>,
     /// Requests share the connection: its bytes do not tell heads from other frames.
     is_shared: AtomicBool,
     command: AtomicU8,
@@ -138,13 +140,14 @@ impl Activity {
             ticks,
             peer,
             last_io: AtomicU32::new(now),
-            last_read: AtomicU32::new(now),
+            last_answer: AtomicU32::new(now),
             // A connection that never says anything is a head that does not end.
             head_since: AtomicU32::new(now),
             blocked_since: AtomicU32::new(NONE),
             in_service: AtomicU32::new(0),
             bodies: AtomicU32::new(0),
             body_since: AtomicU32::new(0),
+            shared_bodies: Mutex::new(Vec::new()),
             is_shared: AtomicBool::new(false),
             command: AtomicU8::new(RUN),
             waker: Mutex::new(None),
@@ -154,7 +157,6 @@ impl Activity {
     pub(super) fn note_read(&self) {
         let now = self.ticks.now();
         self.last_io.store(now, Ordering::Relaxed);
-        self.last_read.store(now, Ordering::Relaxed);
         let between = self.in_service.load(Ordering::Relaxed) == 0;
         if between && self.head_since.load(Ordering::Relaxed) == NONE {
             self.head_since.store(now, Ordering::Relaxed);
@@ -183,7 +185,9 @@ impl Activity {
     }
 
     pub(super) fn answered(&self) {
-        self.last_io.store(self.ticks.now(), Ordering::Relaxed);
+        let now = self.ticks.now();
+        self.last_io.store(now, Ordering::Relaxed);
+        self.last_answer.store(now, Ordering::Relaxed);
         self.in_service.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -195,6 +199,35 @@ impl Activity {
 
     pub(super) fn body_ends(&self) {
         self.bodies.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A body of a shared connection begins.
+    pub(super) fn shared_body_begins(&self) -> Arc<SharedBody> {
+        let body = Arc::new(SharedBody {
+            since: self.ticks.now(),
+            is_late: AtomicBool::new(false),
+            waker: Mutex::new(None),
+        });
+        self.shared_bodies.lock().push(Arc::clone(&body));
+        body
+    }
+
+    pub(super) fn shared_body_ends(&self, body: &Arc<SharedBody>) {
+        self.shared_bodies
+            .lock()
+            .retain(|open| !Arc::ptr_eq(open, body));
+    }
+
+    /// Ends the bodies of a shared connection that have taken too long; the others go on.
+    fn end_late_bodies(&self, now: u32, patience: Patience) {
+        for body in &*self.shared_bodies.lock() {
+            if now.saturating_sub(body.since) > patience.body {
+                body.is_late.store(true, Ordering::Release);
+                if let Some(waker) = body.waker.lock().take() {
+                    waker.wake();
+                }
+            }
+        }
     }
 
     /// Whether any byte has come in since accept.
@@ -228,20 +261,18 @@ impl Activity {
         let is_shared = self.is_shared.load(Ordering::Relaxed);
         if self.in_service.load(Ordering::Relaxed) > 0 {
             let waits = self.bodies.load(Ordering::Relaxed) > 0;
-            // With several bodies at once there is always one: then only standing still counts.
-            let stands = since(&self.last_read).min(since(&self.body_since));
-            let took = if is_shared {
-                stands
-            } else {
-                since(&self.body_since)
-            };
-            return (waits && took > patience.body).then_some(Late::Body);
+            return (waits && since(&self.body_since) > patience.body).then_some(Late::Body);
         }
         let in_head = is_set(&self.head_since) && !is_shared;
         if in_head && since(&self.head_since) > patience.head {
             return Some(Late::Head);
         }
-        let silent = since(&self.last_io);
+        // Frames that keep a shared connection alive do not keep it from being idle.
+        let silent = if is_shared {
+            since(&self.last_answer)
+        } else {
+            since(&self.last_io)
+        };
         let goes = draining && silent > DRAIN_IDLE;
         (silent > patience.idle || goes).then_some(Late::Idle)
     }
@@ -268,6 +299,25 @@ impl Activity {
         {
             waker.wake();
         }
+    }
+}
+
+/// The body of a request on a connection that has others as well.
+pub(super) struct SharedBody {
+    since: u32,
+    is_late: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl SharedBody {
+    /// Whether its time is over; if not yet, `waker` is woken when it is.
+    pub(super) fn is_late(&self, waker: &Waker) -> bool {
+        let mut slot = self.waker.lock();
+        if !slot.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *slot = Some(waker.clone());
+        }
+        drop(slot);
+        self.is_late.load(Ordering::Acquire)
     }
 }
 
@@ -338,6 +388,7 @@ impl Registry {
         let now = self.ticks.advance();
         let state = self.state.lock();
         for activity in state.open.values() {
+            activity.end_late_bodies(now, self.patience);
             if let Some(late) = activity.late(now, self.patience, state.draining) {
                 if !state.draining {
                     tracing::debug!(why = late.name(), "closing a connection");
@@ -461,18 +512,34 @@ mod tests {
     }
 
     #[test]
-    fn shared_connections_are_judged_by_standing_still() {
+    fn a_slow_body_on_a_shared_connection_ends_alone() {
+        let (ticks, activity) = fresh();
+        let waker = Waker::noop();
+        activity.begin(true);
+        let slow = activity.shared_body_begins();
+        at(&ticks, 250);
+        activity.note_read(); // dripping bytes do not prolong it
+        let other = activity.shared_body_begins();
+        activity.end_late_bodies(301, PATIENCE);
+        assert!(!slow.is_late(waker) && !other.is_late(waker));
+        activity.end_late_bodies(302, PATIENCE);
+        assert!(slow.is_late(waker) && !other.is_late(waker));
+        assert_eq!(activity.late(100_000, PATIENCE, false), None);
+        activity.shared_body_ends(&slow);
+        assert_eq!(activity.shared_bodies.lock().len(), 1);
+    }
+
+    #[test]
+    fn a_shared_connection_is_idle_in_spite_of_frames_that_keep_it_alive() {
         let (ticks, activity) = fresh();
         activity.begin(true);
-        activity.body_begins();
-        at(&ticks, 250);
-        activity.note_read();
-        assert_eq!(activity.late(550, PATIENCE, false), None);
-        assert_eq!(activity.late(551, PATIENCE, false), Some(Late::Body));
-        activity.body_ends();
+        at(&ticks, 10);
         activity.answered();
-        activity.note_read(); // a window update is no head
-        assert_eq!(activity.late(400, PATIENCE, false), None);
+        at(&ticks, 600);
+        activity.note_read(); // a ping is no head and no request
+        activity.note_written();
+        assert_eq!(activity.late(610, PATIENCE, false), None);
+        assert_eq!(activity.late(611, PATIENCE, false), Some(Late::Idle));
     }
 
     #[test]

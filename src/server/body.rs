@@ -8,39 +8,71 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::activity::Activity;
+use super::activity::{Activity, SharedBody};
+
+/// Why a request's body ends early.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The connection broke, or what came is no body.
+    #[error("the body cannot be read")]
+    Http(#[from] hyper::Error),
+    /// Its time is over (HTTP/2; over HTTP/1 the connection is closed instead).
+    #[error("the body took longer than server.body_timeout")]
+    TooSlow,
+}
 
 /// The body of a request, as handlers get it.
 pub struct RequestBody {
     inner: Incoming,
     /// Until the last byte is there.
     open: Option<Arc<Activity>>,
+    /// Its deadline, where the connection has others beside it.
+    shared: Option<Arc<SharedBody>>,
 }
 
 impl RequestBody {
-    pub(super) fn new(inner: Incoming, activity: &Arc<Activity>) -> Self {
-        let open = (!inner.is_end_stream()).then(|| {
-            activity.body_begins();
-            Arc::clone(activity)
-        });
-        Self { inner, open }
+    pub(super) fn new(inner: Incoming, activity: &Arc<Activity>, is_shared: bool) -> Self {
+        let open = (!inner.is_end_stream()).then(|| Arc::clone(activity));
+        let mut shared = None;
+        if let Some(activity) = &open {
+            if is_shared {
+                shared = Some(activity.shared_body_begins());
+            } else {
+                activity.body_begins();
+            }
+        }
+        Self {
+            inner,
+            open,
+            shared,
+        }
     }
 
     fn close(&mut self) {
-        if let Some(activity) = self.open.take() {
-            activity.body_ends();
+        let Some(activity) = self.open.take() else {
+            return;
+        };
+        match self.shared.take() {
+            Some(shared) => activity.shared_body_ends(&shared),
+            None => activity.body_ends(),
         }
     }
 }
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(shared) = &self.shared
+            && shared.is_late(cx.waker())
+        {
+            self.close();
+            return Poll::Ready(Some(Err(BodyError::TooSlow)));
+        }
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
         let ended = match &polled {
             Poll::Ready(None | Some(Err(_))) => true,
@@ -50,7 +82,7 @@ impl Body for RequestBody {
         if ended {
             self.close();
         }
-        polled
+        polled.map(|frame| frame.map(|read| read.map_err(BodyError::from)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -7,9 +7,10 @@
 //! - no `Host`, several, or one that contradicts an absolute request target (RFC 9112 section 3.2);
 //! - more than 64 header lines.
 //!
-//! `Content-Length` beside `Transfer-Encoding` is dropped by hyper before anyone can see it. RFC 9112
-//! section 6.1 then wants the connection closed after the answer, so that nothing behind the request
-//! is ever taken for a request: [`check`] asks for that after every chunked body of HTTP/1.1.
+//! What cannot be seen here, since hyper drops or accepts it silently, is found in the bytes
+//! ([`super::framing`]): `Content-Length` beside `Transfer-Encoding` above all. For the same reason a
+//! chunked body is the last of its connection, as RFC 9112 section 6.1 asks for: nothing behind it is
+//! ever taken for a request.
 
 use http::header::{HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, Request, StatusCode, Version};

@@ -13,6 +13,9 @@
 
 mod activity;
 mod body;
+mod framing;
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 pub mod interfaces;
 mod listen;
@@ -25,7 +28,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-pub use body::RequestBody;
+pub use body::{BodyError, RequestBody};
 pub use listen::{Bound, Listeners};
 pub use serve::{Drained, Peer, Server, Settings};
 pub use tls::{Renewal, Tls};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -22,6 +22,7 @@ use tower::{Service, ServiceExt};
 
 use super::activity::{Activity, Entry, Order, Patience, Registry, TICK, ticks};
 use super::body::{AnswerBody, InService, RequestBody};
+use super::framing::{Framing, Refusals, Seen};
 use super::guard::{self, Verdict};
 use super::listen::Bound;
 use super::tls::Tls;
@@ -30,7 +31,7 @@ use crate::config::Server as Section;
 use crate::metrics::ServerMetrics;
 
 /// Head of a request, with its request line (HTTP/1) or as header list (HTTP/2).
-const MAX_HEAD: usize = 16 * 1024;
+pub(super) const MAX_HEAD: usize = 16 * 1024;
 /// Requests at the same time on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 128;
 /// First and longest pause after the system ran out of descriptors or memory.
@@ -50,7 +51,7 @@ pub struct Settings {
     pub max_connections: usize,
     /// Time for a head to arrive, and for a TLS handshake.
     pub header_timeout: Duration,
-    /// Time for a body to arrive (HTTP/2: time without a byte while one is open).
+    /// Time for a body to arrive; over HTTP/2 a late one ends its own request only.
     pub body_timeout: Duration,
     /// Time between two requests, and for an answer to be read on.
     pub idle_timeout: Duration,
@@ -295,6 +296,8 @@ struct Connection<S> {
 /// connections touch no common counter of references.
 struct Shared<S> {
     activity: Arc<Activity>,
+    refusals: Arc<Refusals>,
+    metrics: ServerMetrics,
     service: S,
     peer: SocketAddr,
 }
@@ -310,12 +313,18 @@ where
     async fn run(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let activity = Arc::clone(&self.entry.activity);
         let _open = Counted::new(&self.metrics);
+        let refusals = Arc::new(Refusals::default());
         let io = TokioIo::new(Watched {
             stream,
             activity: Arc::clone(&activity),
+            framing: Framing::default(),
+            refusals: Arc::clone(&refusals),
+            metrics: self.metrics.clone(),
         });
         let shared = Arc::new(Shared {
             activity: Arc::clone(&activity),
+            refusals,
+            metrics: self.metrics.clone(),
             service: self.service,
             peer: self.peer,
         });
@@ -355,15 +364,25 @@ where
     let activity = &shared.activity;
     let is_shared = request.version() > http::Version::HTTP_11;
     let in_service = InService::begin(activity, is_shared);
-    let verdict = guard::check(&request);
+    let is_bad = !is_shared && shared.refusals.is_next_bad();
+    let verdict = if is_bad {
+        Verdict::Refuse(StatusCode::BAD_REQUEST)
+    } else {
+        guard::check(&request)
+    };
     let mut response = match verdict {
         Verdict::Refuse(status) => {
+            let refused = match status {
+                StatusCode::BAD_REQUEST => &shared.metrics.bad_framing,
+                _ => &shared.metrics.too_many_headers,
+            };
+            refused.increment(1);
             let mut refusal = Response::new(None);
             *refusal.status_mut() = status;
             refusal
         }
         Verdict::Serve | Verdict::ServeAndClose => {
-            let mut request = request.map(|body| RequestBody::new(body, activity));
+            let mut request = request.map(|body| RequestBody::new(body, activity, is_shared));
             request.extensions_mut().insert(Peer(shared.peer));
             shared.service.clone().oneshot(request).await?.map(Some)
         }
@@ -394,10 +413,13 @@ impl Drop for Counted {
     }
 }
 
-/// A stream that notes when bytes move.
+/// A stream that notes when bytes move, and looks at those that come in before hyper does.
 struct Watched<I> {
     stream: I,
     activity: Arc<Activity>,
+    framing: Framing,
+    refusals: Arc<Refusals>,
+    metrics: ServerMetrics,
 }
 
 impl<I> Watched<I> {
@@ -418,10 +440,24 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.activity.note_read();
+        let came = buf.filled().get(before..).unwrap_or_default();
+        if came.is_empty() {
+            return polled;
         }
-        polled
+        self.activity.note_read();
+        match self.framing.feed(came) {
+            Seen::Good => polled,
+            Seen::BadHead(number) => {
+                self.refusals.refuse(number);
+                polled
+            }
+            Seen::Flood => {
+                self.metrics.floods.increment(1);
+                Poll::Ready(Err(io::Error::other(
+                    "too many frames that ask for nothing",
+                )))
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Values are escaped in both forms, so no field can start a line of its own (T52). The level can be
 //! changed while running; the form cannot.
 
+use std::borrow::Cow;
 use std::io;
 
 use tracing::Subscriber;
@@ -53,7 +54,13 @@ impl Logs {
 }
 
 fn filter(level: &str) -> Result<EnvFilter, Error> {
-    EnvFilter::try_new(level).map_err(|error| Error::Level {
+    // h2 warns once for every connection that floods it, so whoever can connect could fill the log;
+    // posthaste_connections_refused_total counts floods. Directives and louder levels show all.
+    let directives = match level {
+        "warn" | "info" => Cow::Owned(format!("{level},h2=error")),
+        _ => Cow::Borrowed(level),
+    };
+    EnvFilter::try_new(directives).map_err(|error| Error::Level {
         level: level.to_owned(),
         why: error.to_string(),
     })
@@ -133,6 +140,19 @@ mod tests {
         });
         assert_eq!(text.lines().count(), 1, "{text:?}");
         assert!(!text.contains('\u{1b}'), "{text:?}");
+    }
+
+    #[test]
+    fn whoever_floods_a_connection_does_not_flood_the_log() {
+        let warn = || {
+            tracing::warn!(target: "h2::proto", "a flood");
+            tracing::warn!("ours");
+        };
+        for (level, shown) in [("info", false), ("warn", false), ("debug", true)] {
+            let text = written(LogFormat::Human, level, warn);
+            assert!(text.contains("ours"), "{level}: {text}");
+            assert_eq!(text.contains("a flood"), shown, "{level}: {text}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod kit;
 mod process;
 mod prometheus;
 mod real_payloads;
+mod seeds;
 mod server;
 mod simulation;
 mod sink;

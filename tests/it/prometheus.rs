@@ -34,6 +34,7 @@ const EXPECTED: &[&str] = &[
     "posthaste_attempt_seconds_count >= 6",
     "posthaste_deliveries_finished_total{state=\"delivered\"} >= 5",
     "posthaste_connections_in",
+    "posthaste_connections_refused_total",
     "posthaste_connections_out",
     "posthaste_http_requests_total{class=\"2xx\"} > 0",
     "posthaste_store_bytes > 0",

@@ -67,7 +67,7 @@ impl Mark {
         out
     }
 
-    fn decode(slot: &[u8]) -> Option<Self> {
+    pub(super) fn decode(slot: &[u8]) -> Option<Self> {
         let mut from = slot;
         (take(&mut from)? == MAGIC).then_some(())?;
         let mut mark = Self {

@@ -7,10 +7,14 @@
 //! batch is zeros. Pure. Elsewhere: what to make of a find ([`super::preflight`]).
 #![deny(clippy::indexing_slicing)]
 
+use std::ops::Range;
+
 use super::batch::BatchRecord;
-use super::keys::{is_batch, take};
+use super::keys::{self, is_batch, take};
 
 const TRAILER: [u8; 4] = *b"FJL\x03";
+/// An attempt with the longest answer that is kept.
+const MAX_ATTEMPT: usize = 17 * 1024;
 /// To compare with, a page at a time.
 const ZEROS: [u8; 4096] = [0; 4096];
 
@@ -133,6 +137,7 @@ fn rest(bytes: &[u8], from: usize, last_seqno: Option<u64>) -> Rest {
         return Rest::Clean;
     }
     let bad = read(bytes, from);
+    let foreign = foreign(bytes, from);
     let mut at = from + 1;
     let mut found = None;
     let mut behind = 0;
@@ -142,6 +147,10 @@ fn rest(bytes: &[u8], from: usize, last_seqno: Option<u64>) -> Rest {
         .and_then(|left| left.iter().position(|byte| *byte == 1))
     {
         at += step;
+        if let Some(value) = foreign.iter().find(|value| value.contains(&at)) {
+            at = value.end;
+            continue;
+        }
         // A batch that is not newer than the last good one is a left-over, not a loss.
         let newer = |batch: &Batch| last_seqno.is_none_or(|last| batch.seqno > last);
         match read(bytes, at).filter(|batch| batch.sum_is_right && newer(batch)) {
@@ -165,6 +174,44 @@ fn rest(bytes: &[u8], from: usize, last_seqno: Option<u64>) -> Rest {
         },
         (None, None) => Rest::Torn,
     }
+}
+
+/// Where foreign bytes stand in the batch that begins at `at`, as far as it can be read: the answers
+/// of endpoints, who may have written down a batch that looks newer. Nothing else that is stored can
+/// hold the bytes of one (payloads are JSON, which has no control characters). Without this an
+/// endpoint could make every start after a torn write end in a refusal.
+///
+/// Lengths in a damaged batch are believed only where both of an item say the same, and only for keys
+/// of attempts; where that fails, all bytes behind it are searched.
+fn foreign(bytes: &[u8], at: usize) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut walk = || -> Option<()> {
+        let mut from = bytes.get(at..)?;
+        let [1, _, _, _, _] = take(&mut from)? else {
+            return None;
+        };
+        let _seqno: [u8; 8] = take(&mut from)?;
+        loop {
+            let [2, _kind, 0] = take(&mut from)? else {
+                return None;
+            };
+            let _key_space: [u8; 8] = take(&mut from)?;
+            let key_len = usize::from(u16::from_le_bytes(take(&mut from)?));
+            let value_len: [u8; 4] = take(&mut from)?;
+            if value_len != take(&mut from)? {
+                return None;
+            }
+            let value_len = usize::try_from(u32::from_le_bytes(value_len)).ok()?;
+            let (_key, rest) = from.split_at_checked(key_len)?;
+            if key_len == keys::ATTEMPT && value_len <= MAX_ATTEMPT {
+                let begin = bytes.len() - rest.len();
+                found.push(begin..begin + value_len);
+            }
+            from = rest.get(value_len..)?;
+        }
+    };
+    let _end: Option<()> = walk();
+    found
 }
 
 /// Reads the batch that begins at `at`, if bytes of that shape stand there.
@@ -319,6 +366,38 @@ mod tests {
         // Begun a moment ago: the batch stands in the journal before.
         assert_eq!(end_of(&[], 9), Some(0));
         assert_eq!(end_of(&bytes, 0), Some(0));
+    }
+
+    #[test]
+    fn a_batch_planted_in_the_answer_of_an_endpoint_is_not_taken_for_a_later_one() {
+        let mut planted = b"HTTP answer ".to_vec();
+        planted.extend(batch(1_000_000, true, b"planted").repeat(5));
+        let item = |key: &[u8], value: &[u8]| {
+            let len = u32::try_from(value.len()).unwrap().to_le_bytes();
+            let mut item = vec![2, 0, 0];
+            item.extend_from_slice(&7_u64.to_le_bytes());
+            item.extend_from_slice(&u16::try_from(key.len()).unwrap().to_le_bytes());
+            item.extend_from_slice(&[len, len].concat());
+            item.extend_from_slice(&[key, value].concat());
+            item
+        };
+        let mut torn = vec![1, 3, 0, 0, 0];
+        torn.extend_from_slice(&20_u64.to_le_bytes());
+        torn.extend(item(b"parked", b"row"));
+        let begin = torn.len();
+        torn.extend(item(&[0; keys::ATTEMPT], &planted));
+        torn.extend(item(b"state", b"row"));
+        let good = batch(1, true, b"one");
+        for cut in 1..=torn.len() {
+            let bytes = [good.as_slice(), &torn[..cut]].concat();
+            assert_eq!(scan(&bytes).rest, Rest::Torn, "cut at {cut}");
+        }
+        // A later batch behind it is one, and so is one that stands in a value of ours.
+        let later = [good.as_slice(), &torn, &batch(3, true, b"three")].concat();
+        assert!(matches!(scan(&later).rest, Rest::Middle { batches: 1, .. }));
+        torn[begin + 15] ^= 1; // the two lengths differ: nothing is believed
+        let doubtful = [good.as_slice(), &torn].concat();
+        assert!(matches!(scan(&doubtful).rest, Rest::Middle { .. }));
     }
 
     #[test]

@@ -36,6 +36,9 @@ use crate::store::ConfigKind;
 /// in unit tests, so that they come round.
 pub(super) const RING: u64 = if cfg!(test) { 16 } else { 1 << 18 };
 
+/// Length of the key of an attempt: the only rows that hold foreign bytes as they came.
+pub(super) const ATTEMPT: usize = 18;
+
 /// Milliseconds of a day; list rows are dropped by the day.
 pub(super) const DAY_MS: u64 = 86_400_000;
 
@@ -106,7 +109,7 @@ pub(super) fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
 }
 
 /// Key of an attempt; also of a cancellation (`no` = 0).
-pub(super) fn attempt(at: Position, endpoint: EndpointNo, no: u16) -> [u8; 18] {
+pub(super) fn attempt(at: Position, endpoint: EndpointNo, no: u16) -> [u8; ATTEMPT] {
     join(&[&at.bytes(), &endpoint.0.to_be_bytes(), &no.to_be_bytes()])
 }
 

@@ -27,6 +27,8 @@ mod batch;
 mod census;
 mod expire;
 mod format;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gone;
 mod hwm;
 mod journal;

@@ -25,7 +25,10 @@ struct Past {
 
 impl Past {
     async fn start() -> Self {
-        let gateway = Gateway::start().await;
+        Self::over(Gateway::start().await).await
+    }
+
+    async fn over(gateway: Gateway) -> Self {
         gateway.app("acme").await;
         gateway.endpoint("acme", "one").await;
         Self { gateway }
@@ -443,4 +446,23 @@ async fn a_dry_run_says_who_would_get_it() {
     let path = "/app/acme/msg/precheck/active";
     let active = past.gateway.post(path, &active).expect(200).await.json();
     assert_eq!(active, json!({"active": true}));
+}
+
+#[tokio::test]
+async fn the_switch_that_shows_blocked_addresses_does_so_in_one_position_only() {
+    for (is_on, shown) in [(false, "target"), (true, "blocked_address")] {
+        let gateway = Gateway::with(|config| config.delivery.show_blocked_addresses = is_on).await;
+        let past = Past::over(gateway).await;
+        let message = past.gateway.message("acme", "a").await;
+        past.attempt(&message, "one", 1, 0, DEAD).await;
+        let key = past.gateway.make_key(&["app:acme:*"], None).await;
+        let path = format!("/app/acme/attempt/msg/{message}");
+        for (key, want) in [
+            (key.as_str(), shown),
+            (super::kit::ADMIN, "blocked_address"),
+        ] {
+            let seen = past.gateway.get(&path).key(key).expect(200).await.json();
+            assert_eq!(seen["data"][0]["failure"], want, "switch {is_on}");
+        }
+    }
 }

@@ -10,4 +10,5 @@ mod idempotency;
 mod limits;
 mod messages;
 mod objects;
+mod sizes;
 mod webhook_keys;

@@ -1,10 +1,13 @@
 //! Real sockets, the real binary, the embedded store: one test per promise that the simulation
 //! proves in virtual time.
 
+mod bombs;
 mod cancel;
 mod circle;
+mod crowds;
 mod drain;
 mod ingest;
 mod lifecycle;
 mod pace;
+mod payloads;
 mod retry;

@@ -105,6 +105,28 @@ impl Gateway {
         }
     }
 
+    /// Memory of the process in KiB: `VmRSS` now, `VmHWM` at its highest so far.
+    pub(crate) fn memory_kib(&self, field: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let figure = line.unwrap().trim_matches(|c: char| !c.is_ascii_digit());
+        figure.parse().unwrap()
+    }
+
+    /// The sum of all series of a metric, or the one series named with its labels; 0 if there is none.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let page = self.api.get("/metrics").await.expect_text(200);
+        let of_this = |line: &&str| {
+            let rest = line.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+        };
+        let values = page.lines().filter(of_this);
+        values
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+            .sum()
+    }
+
     /// SIGTERM, then the exit status.
     pub(crate) async fn stop(mut self) -> (ExitStatus, Stopped) {
         self.signal("TERM");

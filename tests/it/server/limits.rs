@@ -116,6 +116,18 @@ async fn an_idle_connection_is_closed_and_a_waiting_one_is_not() {
 }
 
 #[tokio::test]
+async fn an_answer_that_nobody_reads_ends_with_its_connection() {
+    let stage = Stage::open(Settings {
+        idle_timeout: SHORT,
+        ..PATIENT
+    });
+    let mut client = stage.connect().await;
+    client.say("GET /big HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    client.answer("200 OK").await;
+    stage.shows("posthaste_connections_in 0").await;
+}
+
+#[tokio::test]
 async fn connections_beyond_the_cap_wait_for_one_to_close() {
     let stage = Stage::open(Settings {
         max_connections: 2,

@@ -4,6 +4,7 @@
 //! the connection) under a deadline; the time-outs under test are short ones.
 
 mod drain;
+pub(crate) mod frames;
 mod framing;
 mod limits;
 mod stage;

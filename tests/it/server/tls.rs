@@ -9,7 +9,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use posthaste::config::Server as Section;
-use posthaste::server::{Error, Tls};
+use posthaste::server::{Error, Settings, Tls};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
@@ -139,6 +139,38 @@ async fn a_client_without_tls_is_not_served() {
     let mut client = stage.connect().await;
     client.say("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert!(!client.rest().await.contains("HTTP"));
+    assert!(stage.seen().is_empty());
+}
+
+#[tokio::test]
+async fn handshakes_that_do_not_end_are_closed_by_their_deadline() {
+    let (files, cert) = Files::new();
+    let tls = Tls::open(&files.section()).expect("readable");
+    let settings = Settings {
+        header_timeout: Duration::from_millis(500),
+        ..PATIENT
+    };
+    let stage = Stage::with(settings, tls, Duration::from_secs(1));
+    let mut clients = Vec::new();
+    // Nothing, the head of a record, and a hello that breaks off.
+    for said in [
+        &b""[..],
+        b"\x16\x03\x01\x02\x00",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ] {
+        for _ in 0..20 {
+            let mut client = stage.connect().await;
+            client.say(said).await;
+            clients.push(client);
+        }
+    }
+    // Somebody else is served meanwhile.
+    let served = connect(&stage, &cert, "http/1.1").await;
+    drop(served);
+    for client in &mut clients {
+        assert!(!client.rest().await.contains("HTTP"));
+    }
+    stage.shows("posthaste_connections_in 0").await;
     assert!(stage.seen().is_empty());
 }
 

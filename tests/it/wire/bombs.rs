@@ -179,7 +179,7 @@ async fn hostile_values_neither_panic_nor_stick() {
     })
     .await;
     let bench = Bench::allowing(LOCAL);
-    for n in 0..(answers.len() * 60) {
+    for n in 0..(answers.len() * 600) {
         let (head, status, hint) = answers[n % answers.len()];
         let mut request = request(&receiver.url());
         request.fresh = true;

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "test support outside of test functions")]
 
 mod bombs;
+mod dns;
 mod headers;
 pub(crate) mod kit;
+mod name_server;
 mod network;
 mod tls;
