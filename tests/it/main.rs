@@ -7,6 +7,8 @@ mod api;
 mod config;
 mod crash;
 mod gateway;
+#[cfg(feature = "shuttle")]
+mod interleavings;
 mod kit;
 mod prometheus;
 mod real_payloads;

@@ -133,6 +133,7 @@ impl Keys {
         self.loading = true;
         for state in self.of.values_mut() {
             state.rows = 0;
+            state.until = Timestamp::ZERO;
             state.ahead.clear();
         }
         self.of.retain(|_, state| !state.waiting.is_empty());

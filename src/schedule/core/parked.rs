@@ -15,7 +15,7 @@ use crate::model::{
 use crate::store::Settlement;
 
 /// A page for which there was no room is read again after this.
-const HOLD: Duration = Duration::from_millis(50);
+pub(super) const HOLD: Duration = Duration::from_millis(50);
 
 /// Rows that were taken out in a settlement which the store has not applied yet: a page read in
 /// between must not bring them back.
@@ -231,6 +231,9 @@ impl Core {
         more: bool,
         out: &mut Vec<Command>,
     ) {
+        if read.kind == Kind::Stray {
+            return self.take_strays(now, read.endpoint, rows, more);
+        }
         let Some(slot) = self.slots.get(&read.endpoint) else {
             return;
         };
@@ -341,7 +344,7 @@ impl Core {
     /// What waited too long for a slot leaves memory, so that the checkpoint moves on.
     pub(super) fn sweep(&mut self, now: Timestamp) {
         let limit = now.minus(self.settings.spill_after);
-        let old: Vec<EndpointNo> = self
+        let mut old: Vec<EndpointNo> = self
             .slots
             .iter()
             .filter(|(endpoint, slot)| {
@@ -355,6 +358,7 @@ impl Core {
             })
             .map(|(endpoint, _)| *endpoint)
             .collect();
+        old.sort_unstable(); // the map has no order, and a seed must replay the run
         for endpoint in old {
             self.spill(endpoint, Some(limit));
         }

@@ -64,6 +64,7 @@ impl Core {
         slot.success_written = now;
         self.parked += state.parked;
         slot.start_reading();
+        slot.strays.wanted = state.parked > 0; // the clock may have stood ahead in the last run
         self.wake(endpoint);
     }
 
@@ -133,7 +134,7 @@ impl Core {
     }
 
     /// At an endpoint with `order: key`: rows were changed past the count of its keys.
-    fn recount(&mut self, endpoint: EndpointNo) {
+    pub(super) fn recount(&mut self, endpoint: EndpointNo) {
         if let Some(slot) = self.slots.get_mut(&endpoint)
             && slot.keys.is_some()
         {

@@ -7,6 +7,7 @@ use crate::base::Timestamp;
 use crate::model::{EndpointState, Health, Message, ParkedKey, Position};
 use crate::policy::limit::Throttle;
 
+use super::clock::Strays;
 use super::order::Keys;
 use super::{Course, Kind, Plan};
 
@@ -41,6 +42,8 @@ pub(super) struct Slot {
     pub(super) retries_in_hand: usize,
     pub(super) backlog: Head,
     pub(super) retry: Head,
+    /// Rows that are due too late.
+    pub(super) strays: Strays,
     /// Present at endpoints with `order: key`.
     pub(super) keys: Option<Box<Keys>>,
     pub(super) parked: u64,
@@ -112,6 +115,7 @@ impl Slot {
             retries_in_hand: 0,
             backlog: Head::default(),
             retry: Head::default(),
+            strays: Strays::default(),
             keys,
             parked: 0,
             parked_bytes: 0,
@@ -134,7 +138,7 @@ impl Slot {
     pub(super) const fn head(&mut self, kind: Kind) -> &mut Head {
         match kind {
             Kind::Backlog => &mut self.backlog,
-            Kind::Retry => &mut self.retry,
+            Kind::Retry | Kind::Stray => &mut self.retry,
         }
     }
 

@@ -7,6 +7,7 @@ mod errors;
 mod history;
 mod idempotency;
 mod limits;
+mod machine;
 mod messages;
 mod objects;
 mod webhook_keys;
