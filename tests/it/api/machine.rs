@@ -151,7 +151,7 @@ impl Known {
             Step::Pause(app, uid, paused) => match self.endpoint(*app, *uid) {
                 Some(known) => {
                     known.paused = *paused;
-                    200
+                    204
                 }
                 None => 404,
             },
@@ -201,7 +201,8 @@ impl Known {
                 }
                 let len = self.keys.len();
                 let key = &mut self.keys[nth.index(len)];
-                if std::mem::take(&mut key.1) { 204 } else { 404 }
+                // A revoked key is not seen any more.
+                if std::mem::take(&mut key.1) { 200 } else { 404 }
             }
             Step::Publish {
                 app,

@@ -141,7 +141,8 @@ async fn create(world: &Arc<World>, process: &Process) {
         match made {
             // Its uid is taken if an earlier request was carried out without an answer.
             Some((201 | 409, _)) => return,
-            Some((503, _)) | None => tokio::time::sleep(Duration::from_millis(100)).await,
+            // 500: the store is failing, and the process with it.
+            Some((500 | 503, _)) | None => tokio::time::sleep(Duration::from_millis(100)).await,
             Some((404, _)) => return, // the application is gone
             Some((status, body)) => {
                 world.broke("API", format!("endpoint not made: {status} {body}"));

@@ -18,8 +18,9 @@ use super::net::Peer;
 
 /// 2026-01-05T08:15:30.120Z
 const START: u64 = 1_767_600_930_120;
-/// Virtual milliseconds after its answer until a change of an endpoint must be in force.
-pub(crate) const GRACE: u64 = 200;
+/// Virtual milliseconds after its answer until a change of an endpoint must be in force: an attempt
+/// that had begun may be dialled a second time within a second.
+pub(crate) const GRACE: u64 = 1200;
 
 /// Virtual time over all lives of the process, and a wall clock that can be stepped.
 pub(crate) struct SimClock {
