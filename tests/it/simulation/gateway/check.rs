@@ -56,7 +56,7 @@ pub(crate) async fn judge(world: &World, process: &Process) {
         agreement(world, &history, case);
         schedule(world, &history, &peers[case.peer], case);
     }
-    order(world, &peers, &cases);
+    order(world, &history, &peers, &cases);
 }
 
 const fn is_final(state: DeliveryState) -> bool {
@@ -389,7 +389,7 @@ fn schedule(world: &World, history: &History, peer: &Peer, case: &Case) {
 }
 
 /// C6: at ordered endpoints no attempt begins before everything earlier has ended.
-fn order(world: &World, peers: &[Peer], cases: &[Case]) {
+fn order(world: &World, history: &History, peers: &[Peer], cases: &[Case]) {
     let mut rows: BTreeMap<(usize, Option<&str>), Vec<&Case>> = BTreeMap::new();
     for case in cases {
         let key = match peers[case.peer].order {
@@ -410,7 +410,7 @@ fn order(world: &World, peers: &[Peer], cases: &[Case]) {
                 continue;
             };
             for earlier in &row[..place] {
-                if !has_ended(earlier, start) {
+                if !has_ended(earlier, start) && !had_died(history, &peers[peer], earlier, start) {
                     world.broke(
                         "C6 order",
                         format!(
@@ -439,4 +439,14 @@ fn has_ended(case: &Case, by: u64) -> bool {
             .iter()
             .any(|r| is_success(r) && r.seen && r.end.is_some_and(|end| end <= by)),
     }
+}
+
+/// Its schedule was used up by then, and that was lost with the process soon after.
+fn had_died(history: &History, peer: &Peer, case: &Case, by: u64) -> bool {
+    let before = case
+        .received
+        .iter()
+        .filter(|r| r.end.is_some_and(|end| end <= by));
+    let last = before.clone().max_by_key(|r| r.end);
+    before.count() > peer.schedule.len() && last.is_some_and(|last| is_losable(history, last))
 }
