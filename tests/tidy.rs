@@ -46,6 +46,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("mimalloc", &["src/main.rs"]),
     ("rustls", &["src/client", "src/server"]),
     ("sd_notify", &["src/server"]),
+    ("shuttle", &["src/base/task.rs", "src/lane/sync.rs"]),
     ("std::env", &["src/cli", "src/config"]),
     ("tokio_rustls", &["src/client", "src/server"]),
     ("toml", &["src/config"]),

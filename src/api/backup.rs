@@ -52,11 +52,9 @@ pub(super) async fn create(mut cx: Cx) -> Answer {
 
 /// Looks at the disk on a thread for that.
 async fn begin(backups: &Arc<Backups>, name: String) -> Result<Begun, Problem> {
-    let (reply, begun) = tokio::sync::oneshot::channel();
     let backups = Arc::clone(backups);
-    task::blocking(move || task::answer(reply, backups.begin(&name)));
-    let begun = begun.await.unwrap_or(Err(backup::Error::Interrupted));
-    Ok(begun?)
+    let begun = task::blocking(move || backups.begin(&name)).await;
+    Ok(begun.unwrap_or(Err(backup::Error::Interrupted))?)
 }
 
 fn end(state: &ApiState, id: TaskId, done: Result<Done, backup::Error>) {

@@ -24,8 +24,13 @@ where
         return handler(cx).await;
     };
     let body = cx.bytes(MAX_BODY).await?;
+    // A uid may have belonged to another application before: its answers are not this one's.
+    let path = match cx.app() {
+        Ok(entry) => format!("{}\0{}", cx.path(), entry.app.no.0),
+        Err(_) => cx.path().to_owned(),
+    };
     let key = IdempotencyKey {
-        key: request_key(&cx.principal, cx.path(), &header)?,
+        key: request_key(&cx.principal, &path, &header)?,
         body: body_hash(&body),
     };
     cx.put_bytes(body);

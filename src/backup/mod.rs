@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::base::{Clock, Timestamp, task};
@@ -306,9 +305,7 @@ fn because(error: &Error) -> String {
 
 /// Runs blocking work on a thread for it.
 async fn beside<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-    let (reply, done) = oneshot::channel();
-    task::blocking(move || task::answer(reply, body()));
-    done.await.map_err(|_| Error::Interrupted)
+    task::blocking(body).await.ok_or(Error::Interrupted)
 }
 
 #[cfg(test)]

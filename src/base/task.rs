@@ -151,9 +151,16 @@ impl Drop for EndGuard {
 }
 
 /// Detached work that ends by itself (one connection, one attempt): its owner tracks it, not the set.
+#[cfg(not(feature = "shuttle"))]
 #[expect(clippy::disallowed_methods, reason = "this is the module that spawns")]
 pub fn detach(future: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(future);
+}
+
+/// Detached work, as a task of the schedule explorer.
+#[cfg(feature = "shuttle")]
+pub fn detach(future: impl Future<Output = ()> + Send + 'static) {
+    drop(shuttle::future::spawn(future));
 }
 
 /// Answers a caller that may have gone away in the meantime: its work stands all the same.
@@ -164,28 +171,84 @@ pub fn answer<T>(reply: oneshot::Sender<T>, value: T) {
 }
 
 /// Runs a future that blocks now and then (on reads of the store) beside the async threads; `None` if
-/// it panicked. Not cancel safe: it goes on when the caller does not wait.
+/// it panicked. On a runtime of one thread it runs in place, as [`blocking`] does. Not cancel safe: it
+/// goes on when the caller does not wait.
+#[cfg(not(feature = "shuttle"))]
 pub async fn beside<T: Send + 'static>(
     future: impl Future<Output = T> + Send + 'static,
 ) -> Option<T> {
     let runtime = tokio::runtime::Handle::current();
+    if runtime.runtime_flavor() == tokio::runtime::RuntimeFlavor::CurrentThread {
+        return Some(future.await);
+    }
     tokio::task::spawn_blocking(move || runtime.block_on(future))
         .await
         .ok()
 }
 
-/// A short piece of blocking work (a read from the store) beside the async threads.
-pub fn blocking(body: impl FnOnce() + Send + 'static) {
-    drop(tokio::task::spawn_blocking(body));
+/// A short piece of blocking work (a read from the store) beside the async threads; `None` if it
+/// panicked or the runtime is ending. On a runtime of one thread, as tests and simulations have it,
+/// it is done in place: what follows what is then decided by the seed alone. Cancel safe: the work
+/// goes on and its result is dropped.
+#[cfg(not(feature = "shuttle"))]
+pub async fn blocking<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let flavor = tokio::runtime::Handle::current().runtime_flavor();
+    if flavor == tokio::runtime::RuntimeFlavor::CurrentThread {
+        return Some(body());
+    }
+    tokio::task::spawn_blocking(body).await.ok()
 }
 
+/// Runs a future that reads the store: others may run before it.
+#[cfg(feature = "shuttle")]
+pub async fn beside<T: Send + 'static>(
+    future: impl Future<Output = T> + Send + 'static,
+) -> Option<T> {
+    shuttle::future::yield_now().await;
+    Some(future.await)
+}
+
+/// A short piece of blocking work: others may run before it and after it.
+#[cfg(feature = "shuttle")]
+pub async fn blocking<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    shuttle::future::yield_now().await;
+    let done = body();
+    shuttle::future::yield_now().await;
+    Some(done)
+}
+
+/// Waits. Cancel safe.
+#[cfg(not(feature = "shuttle"))]
+pub async fn pause(for_so_long: Duration) {
+    tokio::time::sleep(for_so_long).await;
+}
+
+/// Lets others run: the schedule explorer has no time.
+#[cfg(feature = "shuttle")]
+pub async fn pause(_: Duration) {
+    shuttle::future::yield_now().await;
+}
+
+/// A thread that was started.
+#[cfg(not(feature = "shuttle"))]
+pub type Thread = std::thread::JoinHandle<()>;
+/// A thread of the schedule explorer.
+#[cfg(feature = "shuttle")]
+pub type Thread = shuttle::thread::JoinHandle<()>;
+
 /// An operating-system thread with a name, for work that blocks (the commit thread, the watchdog).
+#[cfg(not(feature = "shuttle"))]
 #[expect(clippy::disallowed_methods, reason = "this is the module that spawns")]
-pub fn thread(
-    name: &str,
-    body: impl FnOnce() + Send + 'static,
-) -> io::Result<std::thread::JoinHandle<()>> {
+pub fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
     std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+}
+
+/// A thread of the schedule explorer.
+#[cfg(feature = "shuttle")]
+pub fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
+    shuttle::thread::Builder::new()
         .name(name.to_owned())
         .spawn(body)
 }

@@ -140,7 +140,7 @@ impl Ingest {
         let index = run.results.len();
         let record = run.whole.map(|whole| keys::line_key(&whole, index, line));
         if let Some(key) = &record
-            && let Some(found) = self.replay(key)?
+            && let Some(found) = self.replay(&entry, key)?
         {
             return Ok(Line::Known(found));
         }

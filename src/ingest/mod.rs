@@ -238,7 +238,7 @@ impl Ingest {
         if let Some(key) = submission.idempotency_key {
             let key = keys::of(submission, key, &submission.body)?;
             claims.push(self.claim(key.key).await?);
-            if let Some(found) = self.replay(&key)? {
+            if let Some(found) = self.replay(entry, &key)? {
                 return Ok(found);
             }
             record = Some(key);
@@ -277,22 +277,30 @@ impl Ingest {
         claim.map_err(|Taken| Refused::InProgress)
     }
 
-    /// What the same request led to before.
-    fn replay(&self, key: &store::IdempotencyKey) -> Result<Option<Accepted>, Refused> {
+    /// What the same request led to before. A path may name its application by a uid that another
+    /// application, deleted since, had before: what was accepted for that one is no answer here.
+    fn replay(
+        &self,
+        entry: &AppEntry,
+        key: &store::IdempotencyKey,
+    ) -> Result<Option<Accepted>, Refused> {
         let oldest = self.oldest();
         let reader = &self.parts.reader;
         let found = reader
             .idempotent(&key.key, oldest)
             .map_err(Refused::Unreadable)?;
         let Some(record) = found else { return Ok(None) };
-        if record.body != key.body {
-            return Err(Refused::Mismatch);
-        }
         let StoredAnswer::Message(at) = record.answer else {
             return Err(Refused::Mismatch); // another route's answer: cannot be under this path
         };
-        self.meters.replayed();
         let message = reader.message(at).map_err(Refused::Unreadable)?;
+        if message.as_ref().is_some_and(|m| m.app != entry.app.no) {
+            return Ok(None);
+        }
+        if record.body != key.body {
+            return Err(Refused::Mismatch);
+        }
+        self.meters.replayed();
         Ok(message.map(|message| Accepted {
             message: Arc::new(message),
             duplicate: false,

@@ -10,14 +10,17 @@
 //! what (`ingest`), what to do with committed messages (`schedule`).
 
 mod round;
+mod sync;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::sync::{
+    AtomicBool, AtomicU64, AtomicUsize, Ordering, Receiver, RecvTimeoutError, Sender, TrySendError,
+    bounded,
+};
 use crate::base::{Clock, Timestamp, task};
 use crate::model::{LaneId, Message};
 use crate::store::{
@@ -110,6 +113,19 @@ impl Lane {
         options: Options,
         committed: mpsc::Sender<Committed>,
     ) -> std::io::Result<Self> {
+        let (lane, rounds) = Self::by_hand(writer, clock, options, committed);
+        task::thread("lane", move || rounds.run())?;
+        Ok(lane)
+    }
+
+    /// The lane without its thread: whoever holds the [`Rounds`] says when a round runs. A simulation
+    /// delays them, lets them pile up, and ends the process between any two.
+    pub fn by_hand(
+        writer: Box<dyn Writer>,
+        clock: Arc<dyn Clock>,
+        options: Options,
+        committed: mpsc::Sender<Committed>,
+    ) -> (Self, Rounds) {
         let (work, inbox) = bounded(options.queue.saturating_add(CONTROL_ROOM));
         let shared = Arc::new(Shared {
             options,
@@ -124,8 +140,8 @@ impl Lane {
         });
         let round = round::Round::new(writer, clock, Arc::clone(&shared), committed);
         let seen = Arc::clone(&shared);
-        task::thread("lane", move || run(round, &inbox, &seen))?;
-        Ok(Self { work, shared })
+        let rounds = Rounds { round, inbox, seen };
+        (Self { work, shared }, rounds)
     }
 
     /// The lane's number.
@@ -394,22 +410,41 @@ fn weight(accept: &Accept) -> u64 {
         .saturating_add(256)
 }
 
-/// Runs until closed, failed, or every handle is gone.
-fn run(mut round: round::Round, inbox: &Receiver<Work>, shared: &Shared) {
-    // Lazily synced settlements wait this long at most; also the heartbeat of the thread.
-    const IDLE: Duration = Duration::from_millis(100);
-    loop {
-        let first = match inbox.recv_timeout(IDLE) {
-            Ok(work) => Some(work),
-            Err(crossbeam_channel::RecvTimeoutError::Timeout) => None,
-            Err(crossbeam_channel::RecvTimeoutError::Disconnected) => break,
-        };
-        let more = std::iter::from_fn(|| inbox.try_recv().ok());
-        shared.works();
-        let goes_on = round.turn(first.into_iter().chain(more));
-        shared.rests();
-        if !goes_on {
-            break;
+/// The work of the commit thread, round by round.
+pub struct Rounds {
+    round: round::Round,
+    inbox: Receiver<Work>,
+    seen: Arc<Shared>,
+}
+
+impl Rounds {
+    /// One round with what is queued now, which may be nothing; false = the lane was closed or has
+    /// failed, and no further round may follow. Does not wait for work; waits while the scheduler's
+    /// channel is full, so that must have room if the scheduler runs on the same thread.
+    pub fn turn(&mut self) -> bool {
+        let inbox = &self.inbox;
+        self.round
+            .turn(std::iter::from_fn(|| inbox.try_recv().ok()))
+    }
+
+    /// Runs until closed, failed, or every handle is gone.
+    fn run(mut self) {
+        // Lazily synced settlements wait this long at most; also the heartbeat of the thread.
+        const IDLE: Duration = Duration::from_millis(100);
+        loop {
+            let first = match self.inbox.recv_timeout(IDLE) {
+                Ok(work) => Some(work),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            let inbox = &self.inbox;
+            let more = std::iter::from_fn(|| inbox.try_recv().ok());
+            self.seen.works();
+            let goes_on = self.round.turn(first.into_iter().chain(more));
+            self.seen.rests();
+            if !goes_on {
+                break;
+            }
         }
     }
 }

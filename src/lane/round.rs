@@ -4,12 +4,12 @@
 //! overtakes a configuration change that was handed in before it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
+use super::sync::{Ordering, hand};
 use super::{Committed, Error, Shared, Work};
 use crate::base::{Clock, Timestamp, task};
 use crate::metrics::CommitMetrics;
@@ -43,8 +43,9 @@ pub(super) struct Round {
     parts: Vec<Part>,
     /// Callers of durable settlements of this round.
     durable: Vec<Reply<()>>,
-    unsynced_since: Option<Timestamp>,
-    last_tend: Timestamp,
+    /// Monotonic, as `last_tend`: a wall clock that goes back must not hold up a sync.
+    unsynced_since: Option<Duration>,
+    last_tend: Duration,
     last_accepted: Timestamp,
 }
 
@@ -55,7 +56,7 @@ impl Round {
         shared: Arc<Shared>,
         committed: mpsc::Sender<Committed>,
     ) -> Self {
-        let now = clock.now();
+        let (now, last_tend) = (clock.now(), clock.monotonic());
         Self {
             writer,
             clock,
@@ -66,7 +67,7 @@ impl Round {
             parts: Vec::new(),
             durable: Vec::new(),
             unsynced_since: None,
-            last_tend: now,
+            last_tend,
             last_accepted: now,
         }
     }
@@ -121,7 +122,8 @@ impl Round {
                 reply,
             } => {
                 let applied = self.writer.settle(&settlement);
-                self.unsynced_since.get_or_insert(self.last_accepted);
+                self.unsynced_since
+                    .get_or_insert_with(|| self.clock.monotonic());
                 match applied {
                     Ok(()) if durable => self.durable.push(reply),
                     applied => return self.answer(reply, applied).map(|()| true),
@@ -139,7 +141,8 @@ impl Round {
             }
             Work::Remember { key, answer } => {
                 self.writer.remember(key, self.clock.now(), answer)?;
-                self.unsynced_since.get_or_insert(self.last_accepted);
+                self.unsynced_since
+                    .get_or_insert_with(|| self.clock.monotonic());
             }
             Work::Space { reply } => {
                 let space = self.writer.space();
@@ -249,7 +252,7 @@ impl Round {
                 .cloned()
                 .collect(),
         };
-        if self.committed.blocking_send(committed).is_err() {
+        if !hand(&self.committed, committed) {
             // The scheduler is gone: the process is ending, and recovery reads the log again.
             warn!("committed messages were not handed on; they are delivered after the restart");
         }
@@ -284,14 +287,15 @@ impl Round {
     fn rest(&mut self) -> Result<(), store::Error> {
         let now = self.clock.now();
         self.last_accepted = self.last_accepted.max(now);
+        let passed = self.clock.monotonic();
         if self
             .unsynced_since
-            .is_some_and(|since| now.since(since) >= LAZY)
+            .is_some_and(|since| passed.saturating_sub(since) >= LAZY)
         {
             self.sync()?;
         }
-        if now.since(self.last_tend) >= TEND {
-            self.last_tend = now;
+        if passed.saturating_sub(self.last_tend) >= TEND {
+            self.last_tend = passed;
             self.writer.tend(now)?;
         }
         let waiting = self.shared.waiting.load(Ordering::Relaxed);

@@ -89,6 +89,18 @@ pub const fn enabled(health: Health) -> Health {
     }
 }
 
+/// The state by a clock that went back to `now`: nothing in it lies ahead, or the time without a
+/// success would not grow until the clock had caught up.
+pub fn not_after(health: Health, now: Timestamp) -> Health {
+    let clamp = |at: Option<Timestamp>| at.map(|at| at.min(now));
+    Health {
+        first_failure: clamp(health.first_failure),
+        last_failure: clamp(health.last_failure),
+        last_success: clamp(health.last_success),
+        ..health
+    }
+}
+
 const fn succeeded(health: Health, now: Timestamp) -> HealthStep {
     HealthStep {
         health: Health {

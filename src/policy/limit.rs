@@ -124,6 +124,14 @@ impl Throttle {
         self.pauses = 0;
     }
 
+    /// The caller's clock went back by `by`: what was to end then ends so much earlier by that clock.
+    pub fn stepped_back(&mut self, by: Duration) {
+        self.paused_until = self.paused_until.minus(by);
+        if let Breaker::Open(until) = self.breaker {
+            self.breaker = Breaker::Open(until.minus(by));
+        }
+    }
+
     /// How many attempts may start at `now`. Asking costs nothing and changes no answer.
     pub fn ready(&mut self, now: Timestamp) -> Ready {
         let slots = match self.breaker {

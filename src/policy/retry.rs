@@ -43,6 +43,16 @@ impl RetryPlan {
         Some(delays.iter().copied().map(Duration::from_secs).collect())
     }
 
+    /// Longer than any wait this plan or an earlier one of the endpoint can have led to: delays are
+    /// at most 7 days, times 1.5 of jitter, unless the instance allows more.
+    pub fn horizon(&self) -> Duration {
+        const LONGEST: Duration = Duration::from_secs(11 * 86_400);
+        let delays = self.delays.iter().max().copied().unwrap_or_default();
+        LONGEST
+            .max(delays.saturating_mul(2))
+            .max(self.max_retry_after)
+    }
+
     /// Attempts in all, the first one included.
     pub fn attempts(&self) -> AttemptNo {
         AttemptNo::try_from(self.delays.len())

@@ -14,6 +14,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 mod cancel;
+mod clock;
 mod finish;
 mod open;
 mod order;
@@ -268,13 +269,16 @@ pub struct Read {
     pub no: u64,
 }
 
-/// The two sorts of parked rows; each has its own head and place.
+/// The sorts of parked rows. The first two have each its own head and place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Waiting for a slot only.
     Backlog,
     /// Waiting for a time.
     Retry,
+    /// Of the sort `Retry`, due later than any wait can have led to: written while the clock stood
+    /// ahead.
+    Stray,
 }
 
 /// What the operator is told; becomes a message of the operator application.
@@ -330,6 +334,8 @@ pub struct Core {
     unapplied: Unapplied,
     last_progress: Timestamp,
     next_sweep: Timestamp,
+    /// The time of the last input.
+    last_now: Timestamp,
     draining: bool,
 }
 
@@ -351,6 +357,7 @@ impl Core {
             unapplied: Unapplied::default(),
             last_progress: Timestamp::ZERO,
             next_sweep: Timestamp::ZERO,
+            last_now: Timestamp::ZERO,
             draining: false,
         }
     }
@@ -358,6 +365,7 @@ impl Core {
     /// Moves the clock to `now`, takes one input, says what must happen. Call [`Core::pump`] after a
     /// row of inputs: only that starts attempts.
     pub fn step(&mut self, now: Timestamp, input: Input, out: &mut Vec<Command>) {
+        self.look_at_clock(now);
         match input {
             Input::Endpoint(plan) => self.configure(*plan, out),
             Input::State(endpoint, state) => self.restore(now, endpoint, state),
@@ -417,6 +425,7 @@ impl Core {
                 self.settlement.checkpoint.push((*lane.0, checkpoint));
             }
         }
+        self.settlement.checkpoint.sort_unstable(); // the map has no order
         for endpoint in self.dirty.drain(..) {
             if let Some(slot) = self.slots.get_mut(&endpoint) {
                 slot.dirty = false;

@@ -115,7 +115,10 @@ pub struct Driver<A> {
     walks: Walks,
     under_way: Option<UnderWay>,
     applied: u64,
-    gathering_since: Option<Timestamp>,
+    /// Monotonic, as the next two: a wall clock that goes back must not hold up a settlement.
+    gathering_since: Option<Duration>,
+    last_settled: Duration,
+    last_report: Duration,
     recovering: bool,
 }
 
@@ -140,6 +143,8 @@ impl<A: Attempts> Driver<A> {
             under_way: None,
             applied: 0,
             gathering_since: None,
+            last_settled: Duration::ZERO,
+            last_report: Duration::ZERO,
             recovering: true,
         }
     }
@@ -176,7 +181,7 @@ impl<A: Attempts> Driver<A> {
                     self.take_endpoint(&endpoint);
                 }
                 Some(request) = self.inbox.requests.recv() => self.take_request(request),
-                () = tokio::time::sleep(wait) => {}
+                () = task::pause(wait) => {}
             }
             self.turn();
             if stopping && self.core.in_flight() == 0 && self.is_settled() {
@@ -377,18 +382,20 @@ impl<A: Attempts> Driver<A> {
             return self.serve_request();
         }
         let entries = self.core.unsettled();
+        let passed = self.parts.clock.monotonic();
         if entries > 0 {
-            self.gathering_since.get_or_insert(now);
+            self.gathering_since.get_or_insert(passed);
         }
         let waited = self
             .gathering_since
-            .is_some_and(|since| now.since(since) >= GATHER);
+            .is_some_and(|since| passed.saturating_sub(since) >= GATHER);
         let wanted = !self.queued.is_empty() || !self.reads.is_empty();
-        let beat = now.since(self.status.borrow().last_settled) >= BEAT;
+        let beat = passed.saturating_sub(self.last_settled) >= BEAT;
         if !(waited || beat || entries >= ENOUGH || (wanted && entries > 0)) {
             return;
         }
         self.gathering_since = None;
+        self.last_settled = passed;
         self.status.send_modify(|status| status.last_settled = now);
         if let Some((number, settlement)) = self.core.take_settlement() {
             self.hand_over(number, settlement, Vec::new());
@@ -475,9 +482,11 @@ impl<A: Attempts> Driver<A> {
         for read in ready {
             let reader = Arc::clone(&self.parts.reader);
             let pages = self.pages.0.clone();
-            task::blocking(move || {
-                let page = read_page(reader.as_ref(), read, now);
-                if pages.blocking_send(page).is_err() {} // the driver is gone
+            task::detach(async move {
+                let page = task::blocking(move || read_page(reader.as_ref(), read, now)).await;
+                if let Some(page) = page
+                    && pages.send(page).await.is_err()
+                {} // the driver is gone
             });
         }
     }
@@ -491,7 +500,10 @@ impl<A: Attempts> Driver<A> {
         let now = self.parts.clock.now();
         let timer = self.core.next_wakeup().map_or(BEAT, |at| at.since(now));
         let gather = match self.gathering_since {
-            Some(since) if self.under_way.is_none() => GATHER.saturating_sub(now.since(since)),
+            Some(since) if self.under_way.is_none() => {
+                let passed = self.parts.clock.monotonic();
+                GATHER.saturating_sub(passed.saturating_sub(since))
+            }
             _ => BEAT,
         };
         let again = match &self.under_way {
@@ -507,9 +519,12 @@ impl<A: Attempts> Driver<A> {
 
     fn report(&mut self, now: Timestamp) {
         let before = *self.status.borrow();
-        if now.since(before.last_turn) < BEAT && before.recovered != self.recovering {
+        let passed = self.parts.clock.monotonic();
+        let recent = passed.saturating_sub(self.last_report) < BEAT;
+        if recent && before.recovered != self.recovering {
             return;
         }
+        self.last_report = passed;
         let status = Status {
             last_turn: now,
             oldest_runnable: self.core.oldest_runnable(),

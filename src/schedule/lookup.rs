@@ -66,7 +66,7 @@ impl Lookup {
             .partition::<Vec<_>, _>(|delivery| in_memory(*delivery));
         let is_retry = asked.retry.is_some();
         let (to, found) = oneshot::channel();
-        task::blocking(move || {
+        let read = task::blocking(move || {
             // In memory: nothing to try again; to be cancelled it needs no row.
             let there = there.into_iter().filter(|_| !is_retry);
             let there = there.map(Stored::in_memory).map(|stored| Ok(Some(stored)));
@@ -75,6 +75,11 @@ impl Lookup {
                 .map(|delivery| stored(reader.as_ref(), &snapshot, delivery, is_retry));
             let all: Result<Vec<Option<Stored>>, store::Error> = there.chain(read).collect();
             task::answer(to, all.map(|all| all.into_iter().flatten().collect()));
+        });
+        task::detach(async move {
+            if read.await.is_none() {
+                tracing::error!("the store could not be asked for what a request is about");
+            }
         });
         Self { asked, found }
     }

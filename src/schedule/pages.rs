@@ -14,10 +14,10 @@ use crate::store::{self, Reader};
 pub fn read_page(reader: &dyn Reader, read: Read, now: Timestamp) -> Input {
     let until = match read.kind {
         Kind::Backlog => Timestamp::ZERO,
-        Kind::Retry => Timestamp::MAX,
+        Kind::Retry | Kind::Stray => Timestamp::MAX,
     };
     // Retries begin behind every backlog row.
-    let floor = (read.kind == Kind::Retry).then_some(ParkedKey {
+    let floor = (read.kind != Kind::Backlog).then_some(ParkedKey {
         endpoint: read.endpoint,
         due: Timestamp::ZERO,
         at: Position::END,

@@ -39,7 +39,9 @@ pub fn begin(
 ) -> Result<Recovery, store::Error> {
     let mut none = Vec::new();
     let snapshot = directory.snapshot();
-    for endpoint in snapshot.endpoints() {
+    let mut endpoints: Vec<_> = snapshot.endpoints().collect();
+    endpoints.sort_unstable_by_key(|endpoint| endpoint.no); // the first to come is the first served
+    for endpoint in endpoints {
         core.step(
             now,
             Input::Endpoint(Box::new(plan::of(endpoint, config))),

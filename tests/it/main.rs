@@ -8,6 +8,8 @@ mod backup;
 mod config;
 mod crash;
 mod gateway;
+#[cfg(feature = "shuttle")]
+mod interleavings;
 mod kit;
 mod process;
 mod prometheus;

@@ -181,7 +181,7 @@ impl Core {
                 (walk.kind, walk.after) = (Kind::Retry, None);
                 false
             }
-            (false, false, Kind::Retry) => true,
+            (false, false, Kind::Retry | Kind::Stray) => true,
         };
         walk.so_far.done = ends;
         let settled = self.settled_so_far();

@@ -17,7 +17,7 @@ use hashbrown::HashMap;
 use super::slot::Slot;
 use super::{Core, Kind, Read};
 use crate::base::Timestamp;
-use crate::model::{Delivery, Message, Order, Parked, ParkedKey, Position};
+use crate::model::{Delivery, Message, Order, ParkReason, Parked, Position};
 use crate::policy::retry;
 
 /// Keys of one endpoint that have something in memory or waiting for a retry.
@@ -107,13 +107,19 @@ impl Keys {
     }
 
     /// A row was found in the store while counting: the first of its key goes ahead.
-    fn found(&mut self, key: u64, row: ParkedKey) {
+    fn found(&mut self, parked: &Parked) {
+        let (key, row) = (parked.order_key, parked.key);
         if key == 0 {
             return;
         }
         let state = self.of.entry(key).or_default();
         state.rows += 1;
         state.until = state.until.max(row.due);
+        if parked.reason == ParkReason::Once {
+            // It was finished before: nothing waits for it, and it must not stand in the place of
+            // the delivery that the others do wait for (simulation seed 310).
+            return;
+        }
         let first = state.ahead.pop_first();
         state
             .ahead
@@ -134,6 +140,7 @@ impl Keys {
         self.loading = true;
         for state in self.of.values_mut() {
             state.rows = 0;
+            state.until = Timestamp::ZERO;
             state.ahead.clear();
         }
         self.of.retain(|_, state| !state.waiting.is_empty());
@@ -245,7 +252,7 @@ impl Core {
             if self.live.contains_key(&delivery) || self.unapplied.contains(&row.key) {
                 continue; // in memory, or just finished
             }
-            keys.found(row.order_key, row.key);
+            keys.found(row);
         }
         keys.loading = more;
         slot.retry

@@ -205,6 +205,9 @@ impl Core {
         more: bool,
         out: &mut Vec<Command>,
     ) {
+        if read.kind == Kind::Stray {
+            return self.take_strays(now, read.endpoint, rows, more);
+        }
         if read.walk {
             return self.take_walk_page(now, read, &rows, more, out);
         }
@@ -321,7 +324,7 @@ impl Core {
     /// What waited too long for a slot leaves memory, so that the checkpoint moves on.
     pub(super) fn sweep(&mut self, now: Timestamp) {
         let limit = now.minus(self.settings.spill_after);
-        let old: Vec<EndpointNo> = self
+        let mut old: Vec<EndpointNo> = self
             .slots
             .iter()
             .filter(|(endpoint, slot)| {
@@ -335,6 +338,7 @@ impl Core {
             })
             .map(|(endpoint, _)| *endpoint)
             .collect();
+        old.sort_unstable(); // the map has no order, and a seed must replay the run
         for endpoint in old {
             self.spill(endpoint, Some(limit));
         }

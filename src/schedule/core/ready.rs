@@ -85,6 +85,7 @@ impl Ring {
 impl Core {
     /// Starts what may start now.
     pub fn pump(&mut self, now: Timestamp, out: &mut Vec<Command>) {
+        self.look_at_clock(now);
         if self.draining {
             return;
         }
@@ -175,6 +176,7 @@ impl Core {
 
     /// Asks for parked rows when the queue runs low.
     fn read_more(&mut self, now: Timestamp, endpoint: EndpointNo, out: &mut Vec<Command>) {
+        self.read_strays(now, endpoint, out);
         let settled = self.settled_so_far();
         let Some(slot) = self.slots.get_mut(&endpoint) else {
             return;
@@ -235,7 +237,10 @@ impl Slot {
             return self.parked > 0;
         }
         self.plan.sending
-            && (!self.queue.is_empty() || self.backlog.due.is_some() || self.retry.due.is_some())
+            && (!self.queue.is_empty()
+                || self.backlog.due.is_some()
+                || self.retry.due.is_some()
+                || self.strays.wanted)
     }
 
     /// At an ordered endpoint: an earlier delivery waits for its retry.
@@ -247,7 +252,7 @@ impl Slot {
     fn wants(&self, kind: Kind, now: Timestamp, low: bool) -> bool {
         let head = match kind {
             Kind::Backlog => &self.backlog,
-            Kind::Retry => &self.retry,
+            Kind::Retry | Kind::Stray => &self.retry,
         };
         let Some(due) = head.due else { return false };
         if self.plan.deleted {
@@ -259,14 +264,16 @@ impl Slot {
         // Retries have a quota of their own: a queue full of fresh deliveries must not starve them.
         let low = match kind {
             Kind::Backlog => low,
-            Kind::Retry => self.retries_in_hand < self.page() / 2,
+            Kind::Retry | Kind::Stray => self.retries_in_hand < self.page() / 2,
         };
         if !retry::is_due(due, now) || !low || now < self.hold_reads {
             return false;
         }
         match (self.plan.order, kind) {
             (Order::None | Order::Key, _) => true,
-            (Order::Endpoint, Kind::Retry) => self.in_flight == 0 && self.retries_in_hand == 0,
+            (Order::Endpoint, Kind::Retry | Kind::Stray) => {
+                self.in_flight == 0 && self.retries_in_hand == 0
+            }
             (Order::Endpoint, Kind::Backlog) => {
                 self.queue.is_empty() && self.retry.due.is_none() && !self.retry.reading
             }

@@ -64,6 +64,7 @@ impl Core {
         slot.success_written = now;
         self.parked += state.parked;
         slot.start_reading();
+        slot.strays.wanted = state.parked > 0; // the clock may have stood ahead in the last run
         self.wake(endpoint);
     }
 

@@ -8,6 +8,7 @@ use crate::model::{EndpointState, Health, Message, ParkedKey, Position};
 use crate::policy::limit::Throttle;
 
 use super::cancel::Walk;
+use super::clock::Strays;
 use super::order::Keys;
 use super::{Course, Kind, Plan};
 
@@ -46,6 +47,8 @@ pub(super) struct Slot {
     pub(super) retry: Head,
     /// Present while everything of it that is not finished is being cancelled.
     pub(super) walk: Option<Box<Walk>>,
+    /// Rows that are due too late.
+    pub(super) strays: Strays,
     /// Present at endpoints with `order: key`.
     pub(super) keys: Option<Box<Keys>>,
     pub(super) parked: u64,
@@ -118,6 +121,7 @@ impl Slot {
             backlog: Head::default(),
             retry: Head::default(),
             walk: None,
+            strays: Strays::default(),
             keys,
             parked: 0,
             parked_bytes: 0,
@@ -140,7 +144,7 @@ impl Slot {
     pub(super) const fn head(&mut self, kind: Kind) -> &mut Head {
         match kind {
             Kind::Backlog => &mut self.backlog,
-            Kind::Retry => &mut self.retry,
+            Kind::Retry | Kind::Stray => &mut self.retry,
         }
     }
 

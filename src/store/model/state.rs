@@ -4,6 +4,7 @@
 //! compared with it. Pure. Elsewhere: durability, crashes and faults ([`super`]).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use bytes::Bytes;
 
@@ -146,10 +147,7 @@ impl State {
         if after >= end {
             return Vec::new();
         }
-        let range = (
-            std::ops::Bound::Excluded(after),
-            std::ops::Bound::Included(end),
-        );
+        let range = (Bound::Excluded(after), Bound::Included(end));
         let found = self.messages.range(range).take(limit);
         found.map(|(_, message)| message.clone()).collect()
     }
@@ -166,9 +164,11 @@ impl State {
             due: Timestamp::ZERO,
             at: Position::START,
         };
-        let rows = self.parked.range(first..).map(|(_, row)| row);
-        rows.take_while(|row| row.key.endpoint == endpoint && row.key.due <= until)
-            .filter(|row| after.is_none_or(|after| row.key > after))
+        let from = after.filter(|after| *after >= first);
+        let from = from.map_or(Bound::Included(first), Bound::Excluded);
+        let rows = self.parked.range((from, Bound::Unbounded));
+        rows.map(|(_, row)| row)
+            .take_while(|row| row.key.endpoint == endpoint && row.key.due <= until)
             .take(limit)
             .cloned()
             .collect()

@@ -182,3 +182,35 @@ async fn a_repeated_batch_accepts_nothing_twice() {
     assert_eq!(first.text(), again.text());
     assert_eq!(count(&gateway).await, 2);
 }
+
+/// Found by the state machine of `machine`: the key belonged to the path, not to the application.
+#[tokio::test]
+async fn a_key_used_for_a_deleted_application_is_new_for_the_one_that_takes_its_uid() {
+    let gateway = Gateway::start().await;
+    let post = |path: &str, body: &Value| gateway.post(path, body).header("idempotency-key", "k");
+    let endpoint = json!({"url": "https://one.example/in", "uid": "one"});
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        gateway.app("acme").await;
+        let made = post("/app/acme/endpoint", &endpoint).expect(201).await;
+        let sent = post("/app/acme/msg", &body()).expect(202).await;
+        let line = serde_json::to_vec(&body()).unwrap();
+        let batch = gateway
+            .call("POST", "/app/acme/msg/batch")
+            .body(line)
+            .kind("application/x-ndjson")
+            .header("idempotency-key", "k")
+            .expect(202)
+            .await;
+        assert_eq!(count(&gateway).await, 2, "both are this application's own");
+        let lines: Value = serde_json::from_slice(&batch.bytes).unwrap();
+        ids.push([
+            made.json()["id"].clone(),
+            sent.json()["id"].clone(),
+            lines["id"].clone(),
+        ]);
+        gateway.call("DELETE", "/app/acme").expect(204).await;
+    }
+    let [first, second] = [&ids[0], &ids[1]];
+    assert!(first.iter().zip(second).all(|(a, b)| a != b), "{ids:?}");
+}

@@ -25,8 +25,8 @@ use posthaste::model::{Delivery, EndpointNo, Message};
 use posthaste::policy::target::TargetRules;
 use posthaste::schedule::core::Cancelled;
 use posthaste::schedule::{self, Status};
-use posthaste::store::Reader;
 use posthaste::store::model::Model;
+use posthaste::store::{Reader, Writer};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
@@ -54,6 +54,9 @@ impl Clock for TestClock {
         Duration::from_millis(self.0.load(Ordering::SeqCst))
     }
 }
+
+/// An opened store.
+pub(crate) type Disk = (Box<dyn Writer>, Arc<dyn Reader>);
 
 /// What the scheduler was asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,10 +215,37 @@ impl Gateway {
 
     /// A process over `store`; a second one over the same store is a restart.
     pub(crate) fn over(store: &Model, set: impl FnOnce(&mut Config)) -> Self {
+        let (writer, reader) = store.open();
+        let start = |writer, clock, options, committed| {
+            Lane::start(writer, clock, options, committed).unwrap()
+        };
+        Self::on((Box::new(writer), reader), 7, start, set)
+    }
+
+    /// A process whose commits are made on its own runtime: when that is dropped, so is the store.
+    /// `seed` decides the ids it makes up.
+    pub(crate) fn by_hand(disk: Disk, seed: u8) -> Self {
+        let start = |writer, clock, options, committed| {
+            let (lane, mut rounds) = Lane::by_hand(writer, clock, options, committed);
+            task::detach(async move {
+                while rounds.turn() {
+                    tokio::task::yield_now().await;
+                }
+            });
+            lane
+        };
+        Self::on(disk, seed, start, |_| ())
+    }
+
+    fn on(
+        (writer, reader): Disk,
+        seed: u8,
+        start: impl FnOnce(Box<dyn Writer>, Arc<dyn Clock>, Options, mpsc::Sender<Committed>) -> Lane,
+        set: impl FnOnce(&mut Config),
+    ) -> Self {
         let mut config = Config::default();
         set(&mut config);
         let clock = Arc::new(TestClock(AtomicU64::new(0)));
-        let (writer, reader) = store.open();
         let handed = Arc::new(Mutex::new(Vec::new()));
         let options = Options {
             queue: config.ingest.queue,
@@ -223,13 +253,7 @@ impl Gateway {
             max_group: config.ingest.max_group,
         };
         let shared: Arc<dyn Clock> = clock.clone();
-        let lane = Lane::start(
-            Box::new(writer),
-            Arc::clone(&shared),
-            options,
-            collector(&handed),
-        )
-        .unwrap();
+        let lane = start(writer, Arc::clone(&shared), options, collector(&handed));
         let (changed, mut changes) = mpsc::channel(64);
         task::detach(async move { while changes.recv().await.is_some() {} });
         let directory = Directory::load(reader.as_ref(), lane.clone(), changed).unwrap();
@@ -246,7 +270,7 @@ impl Gateway {
             Arc::clone(&reader),
             Arc::clone(&directory),
         );
-        let entropy = Arc::new(Entropy::from_seed([7; 32]));
+        let entropy = Arc::new(Entropy::from_seed([seed; 32]));
         let ingest = Ingest::new(ingest::Parts {
             config: config.ingest.clone(),
             remember_for: config.retention.idempotency,

@@ -8,6 +8,7 @@ mod history;
 mod hops;
 mod idempotency;
 mod limits;
+mod machine;
 mod messages;
 mod objects;
 mod sizes;

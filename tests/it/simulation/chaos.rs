@@ -71,7 +71,7 @@ fn act(sim: &mut Sim) {
         }
         85..=89 => {
             let sending = sim.random.random_bool(0.6);
-            sim.change(ep, |plan| plan.sending = sending);
+            sim.change(ep, |plan| plan.sending = sending && !plan.deleted);
         }
         90..=92 => {
             let power = sim.random.random_bool(0.5);
@@ -82,6 +82,10 @@ fn act(sim: &mut Sim) {
             let fresh = sim.random.random_bool(0.5);
             sim.retry(&some, fresh);
         }
+        98 if ep.0 <= 3 && sim.random.random_bool(0.2) => sim.change(ep, |plan| {
+            plan.deleted = true;
+            plan.sending = false;
+        }),
         97 => {
             let some = any_delivery(sim);
             sim.cancel(&some);
@@ -132,7 +136,7 @@ fn run(seed: u64) {
         peer.script.clear();
         peer.then = Answer::Status(200);
         peer.takes = Duration::from_millis(20);
-        sim.change(ep, |plan| plan.sending = true);
+        sim.change(ep, |plan| plan.sending = !plan.deleted);
     }
     sim.advance(DAY * 2);
     sim.census();
@@ -143,6 +147,13 @@ fn run(seed: u64) {
                 at: message.at,
                 endpoint,
             };
+            if sim.peers[&endpoint].plan.deleted {
+                assert!(
+                    sim.rows(endpoint).is_empty(),
+                    "rows of a deleted endpoint, seed {seed}"
+                );
+                continue;
+            }
             let attempts = sim.attempts(message.at, endpoint);
             let done = attempts
                 .iter()

@@ -13,6 +13,9 @@
 
 mod cancel;
 mod chaos;
+mod clock;
+mod gateway;
+mod herd;
 mod limits;
 mod ordered;
 mod retries;
@@ -212,25 +215,48 @@ impl Sim {
         self.publish_keyed(targets, None)
     }
 
-    /// Accepts a message: durable first, then handed to the core, as the lane does.
-    pub(crate) fn publish_keyed(&mut self, targets: &[EndpointNo], key: Option<&str>) -> Position {
-        let app = self.peers[&targets[0]].plan.app;
+    /// Accepts many messages in one commit.
+    pub(crate) fn publish_many(&mut self, target: EndpointNo, count: usize) {
+        let accept = Accept {
+            message: self.message(&[target], None),
+            idempotency: None,
+        };
+        let mut batch = vec![accept; count];
+        self.writer.append(&mut batch).unwrap();
+        let messages: Vec<_> = batch.into_iter().map(|a| Arc::new(a.message)).collect();
+        self.open += i64::try_from(count).unwrap();
+        self.messages.extend(messages.iter().cloned());
+        let at = messages[count - 1].at;
+        self.step(Input::Committed {
+            lane: at.lane,
+            last: at.seq,
+            messages,
+        });
+        self.settle_down();
+    }
+
+    fn message(&self, targets: &[EndpointNo], key: Option<&str>) -> Message {
         let labels = key.map(|key| {
             Box::new(Labels {
                 ordering_key: Some(key.to_owned()),
                 ..Labels::default()
             })
         });
-        let message = Message {
+        Message {
             at: Position::START,
             accepted: self.now,
-            app,
+            app: self.peers[&targets[0]].plan.app,
             event_type: Arc::from("invoice.paid"),
             content_type: ContentType::Json,
             payload: bytes::Bytes::from_static(b"{}"),
             targets: targets.to_vec(),
             labels,
-        };
+        }
+    }
+
+    /// Accepts a message: durable first, then handed to the core, as the lane does.
+    pub(crate) fn publish_keyed(&mut self, targets: &[EndpointNo], key: Option<&str>) -> Position {
+        let message = self.message(targets, key);
         let mut batch = [Accept {
             message,
             idempotency: None,
@@ -258,6 +284,18 @@ impl Sim {
             self.settle_down();
         }
         self.now = end;
+        self.settle_down();
+    }
+
+    /// The wall clock is stepped; what is under way ends when it would have ended.
+    pub(crate) fn step_clock(&mut self, by: i64) {
+        let moved = |at: Timestamp| Timestamp::from_millis(at.millis().saturating_add_signed(by));
+        self.now = moved(self.now);
+        self.last_settle = moved(self.last_settle);
+        let ends = std::mem::take(&mut self.ends).into_iter();
+        self.ends = ends
+            .map(|Reverse((at, no, delivery))| Reverse((moved(at), no, delivery)))
+            .collect();
         self.settle_down();
     }
 

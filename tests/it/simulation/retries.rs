@@ -341,3 +341,55 @@ fn a_resend_that_is_held_can_be_cancelled() {
     sim.advance(DAY * 4);
     assert_eq!(sim.seen.len(), before);
 }
+
+#[test]
+fn overload_answers_pace_the_whole_endpoint_and_other_failures_only_their_own_delivery() {
+    for (status, paces) in [
+        (429, true),
+        (502, true),
+        (503, true),
+        (504, true),
+        (500, false),
+        (404, false),
+    ] {
+        for hint in [0, 120, 1_000_000_000] {
+            let mut sim = Sim::new(17);
+            let ep = sim.endpoint(plan(1, 1), Answer::Status(200));
+            sim.peer(ep)
+                .script
+                .push_back(Answer::RetryAfter(status, hint));
+            let begin = sim.now;
+            let first = sim.publish(&[ep]);
+            sim.advance(Duration::from_millis(500));
+            sim.publish(&[ep]);
+            sim.advance(DAY * 2);
+            let times = sim.times(ep, begin);
+            assert_eq!(times.len(), 3, "{status}, {hint}");
+            let wait = f64::from(hint.min(86_400));
+            let other = if paces { wait } else { 0.5 };
+            let fresh = sim.seen.iter().filter(|seen| seen.at != first);
+            let fresh: Vec<f64> = fresh
+                .map(|seen| seen.start.since(begin).as_secs_f64())
+                .collect();
+            assert!(
+                fresh[0] >= other,
+                "{status}, {hint}: the other began at {fresh:?}"
+            );
+            assert!(
+                fresh[0] <= other.max(0.5) + 60.0,
+                "{status}, {hint}: {fresh:?}"
+            );
+            let again = sim
+                .seen
+                .iter()
+                .filter(|seen| seen.at == first)
+                .nth(1)
+                .unwrap();
+            let again = again.start.since(begin).as_secs_f64();
+            assert!(
+                again >= wait.max(4.0),
+                "{status}, {hint}: tried again at {again}"
+            );
+        }
+    }
+}
