@@ -12,6 +12,6 @@ ci:
 fmt:
 	cargo fmt --all
 
-# Long; CI runs 8 s a target. Seconds and targets: see fuzz/README.md.
+# Long; a short run is `scripts/fuzz 8`. Seconds and targets: see fuzz/README.md.
 fuzz:
 	scripts/fuzz 60
