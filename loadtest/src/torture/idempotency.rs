@@ -131,9 +131,9 @@ impl Rounds for Idempotency {
         };
         let rounds = self.early + self.amid + self.late;
         result.must(
-            rounds < 10 || self.amid > 0,
+            rounds < 10 || self.early + self.amid > 0,
             Rule::C11,
-            "no kill came amid the answers",
+            "no kill came before the last answer",
         );
         Ok(result)
     }

@@ -185,11 +185,18 @@ impl World {
     /// SIGKILL, and waits until it is gone. Fine if it is gone already.
     pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
         if self.ended()?.is_none() {
-            // It may end between the look and the signal.
-            if let Err(error) = self.signal("KILL")
-                && self.ended()?.is_none()
-            {
-                return Err(error);
+            let pid = self.pid();
+            match &mut self.child {
+                // Without a program in between: the instant matters.
+                Some(child) if pid.as_ref().is_ok_and(|pid| *pid == child.id()) => child.kill()?,
+                // It may end between the look and the signal.
+                _ => {
+                    if let Err(error) = self.signal("KILL")
+                        && self.ended()?.is_none()
+                    {
+                        return Err(error);
+                    }
+                }
             }
             self.wait_exit(Duration::from_secs(10))?;
         }
