@@ -1,6 +1,6 @@
 # `make test` is the one test command; `make ci` is everything that must be green.
 
-.PHONY: test ci fmt
+.PHONY: test ci fmt loadtest
 
 test:
 	scripts/install-test-deps
@@ -11,3 +11,11 @@ ci:
 
 fmt:
 	cargo fmt --all
+
+# The standard set of load scenarios, in under 15 minutes once the build is there: a table with shares
+# of the machine's ceilings, target/loadtest/record-*.json and target/loadtest/report.html. Other sets:
+# docs/LOADTEST.md.
+loadtest:
+	cargo build --release --workspace --locked
+	$${CARGO_TARGET_DIR:-target}/release/loadtest set --backlog-scale 0.1 \
+		--gateway $${CARGO_TARGET_DIR:-target}/release/posthaste --out target/loadtest $(LOADTEST_ARGS)
