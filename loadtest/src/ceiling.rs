@@ -5,25 +5,25 @@
 //! * send: the generator straight at the receiver, no gateway between;
 //! * file: group commit of the same payloads into a plain file, fdatasync before each answer.
 
-use std::fs::File;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
-use crate::generator::{Form, Load, Pace, drive};
+use crate::generator::{Form, Load, drive};
 use crate::hist::Summary;
 use crate::payload::Payloads;
 use crate::receiver::{self, Receiver};
 use crate::signature::Verifier;
 
 /// The three ceilings, per second.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Ceilings {
     pub(crate) connections: usize,
     pub(crate) payload_bytes: usize,
@@ -36,7 +36,7 @@ pub(crate) struct Ceilings {
     pub(crate) generator_us: f64,
 }
 
-/// Measures all three, `seconds` each after half a second of warm-up.
+/// Measures all three for `duration` each, the first two after a warm-up of a third of it.
 pub(crate) fn measure(
     connections: usize,
     payloads: &Arc<Payloads>,
@@ -45,29 +45,25 @@ pub(crate) fn measure(
 ) -> anyhow::Result<Ceilings> {
     let clock = Clock::start();
     let load = |address, path: &str, form| Load {
-        address,
-        key: None,
-        paths: vec![path.to_owned()],
         connections,
-        threads: 1,
-        pace: Pace::Closed,
         form,
-        keep_alive: true,
-        idempotency: false,
-        warm_up: Duration::from_millis(500),
-        duration,
+        warm_up: (duration / 3).min(Duration::from_millis(500)),
+        ..Load::new(address, vec![path.to_owned()], duration)
     };
     let listener = receiver::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
     let address = listener.local_addr()?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
     std::thread::Builder::new()
         .name("bare-server".to_owned())
-        .spawn(move || receiver::bare_accept(listener))?;
+        .spawn(move || receiver::bare_accept(listener, &stopped))?;
     let accept = drive(
         &load(address, "/msg", Form::Message),
         payloads,
         clock,
-        || {},
+        |_| {},
     )?;
+    stop.store(true, Ordering::Relaxed);
 
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let sink = Receiver::start(any, 1, clock, Verifier::new("whsec_")?, 0)?;
@@ -75,19 +71,19 @@ pub(crate) fn measure(
         &load(sink.address, "/fast/0", Form::Bare),
         payloads,
         clock,
-        || {},
+        |_| {},
     )?;
     sink.stop();
 
     let requests = accept.acked.len().max(1) as f64;
     Ok(Ceilings {
         connections,
-        payload_bytes: payloads.size(),
+        payload_bytes: payloads.mean(),
         accept_per_second: accept.accepted as f64 / accept.window.seconds(),
         accept_latency: accept.latency.summary(),
         send_per_second: send.accepted as f64 / send.window.seconds(),
         send_latency: send.latency.summary(),
-        file_per_second: file(connections, payloads.size(), duration, dir)?,
+        file_per_second: file(connections, payloads.mean(), duration, dir)?,
         generator_us: accept.cpu.as_secs_f64() * 1e6 / requests,
     })
 }
@@ -97,8 +93,7 @@ pub(crate) fn measure(
 type Append = oneshot::Sender<()>;
 
 fn file(waiting: usize, size: usize, duration: Duration, dir: &Path) -> anyhow::Result<f64> {
-    let path = dir.join("file-ceiling");
-    let mut log = File::create(&path)?;
+    let mut log = tempfile::tempfile_in(dir)?;
     let (sender, mut appends) = mpsc::channel::<Append>(waiting);
     let committer = std::thread::spawn(move || -> std::io::Result<u64> {
         let mut written = 0;
@@ -143,6 +138,5 @@ fn file(waiting: usize, size: usize, duration: Duration, dir: &Path) -> anyhow::
     let written = committer
         .join()
         .map_err(|_| anyhow::anyhow!("the file committer panicked"))??;
-    std::fs::remove_file(&path)?;
     Ok(written as f64 / seconds)
 }

@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::generator::{Form, Load, Pace};
+use crate::adapter::Adapter;
+use crate::compare::CompareArgs;
 use crate::payload::Filling;
+use crate::run::{Target, any_port};
+use crate::scenario::{LoadPlan, PacePlan, PayloadPlan, PopulationPlan, Scenario, SizePlan};
+use crate::set::SetArgs;
 
 /// Load generator, receiver and oracle for Posthaste: sizes a machine, finds a regression, proves that
 /// nothing acknowledged is lost.
@@ -22,6 +26,12 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Start a gateway in a temporary directory, load it, wait for the drain, print one table.
     Run(Box<RunArgs>),
+    /// Run a set of scenarios, the standard set if none is named: tables, a record, a page.
+    Set(Box<SetArgs>),
+    /// Ratios of two records; fails if one is worse beyond a threshold.
+    Compare(CompareArgs),
+    /// Make the page of a record again.
+    Page(PageArgs),
     /// Drive the ingest of a gateway that runs already.
     Ingest(IngestArgs),
     /// A fast receiver: counts, measures, plays behaviours by path (`/fast/0`, `/slow-250/0`,
@@ -142,7 +152,7 @@ pub(crate) struct LoadArgs {
     #[arg(long, default_value_t = 1024)]
     pub(crate) size: usize,
     /// What the payload is filled with.
-    #[arg(long, value_enum, default_value_t = Filling::Text)]
+    #[arg(long, value_enum, default_value_t)]
     pub(crate) filling: Filling,
     /// NDJSON batches of so many messages instead of single ones.
     #[arg(long)]
@@ -153,61 +163,106 @@ pub(crate) struct LoadArgs {
     /// Send an `Idempotency-Key` with each request, as the SDKs do.
     #[arg(long)]
     pub(crate) idempotency: bool,
+    /// Send a request again that got no answer, 429 or 503, until it is accepted.
+    #[arg(long)]
+    pub(crate) retry: bool,
+    /// Share of the messages that no endpoint wants, 0 to 1.
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) unwanted: f64,
 }
 
 impl LoadArgs {
-    pub(crate) fn pace(&self) -> Pace {
-        self.rate
-            .filter(|rate| *rate > 0.0)
-            .map_or(Pace::Closed, Pace::Open)
-    }
-
-    pub(crate) fn form(&self) -> Form {
-        self.batch.map_or(Form::Message, Form::Batch)
-    }
-
-    pub(crate) fn warm_up(&self) -> Duration {
-        Duration::from_secs(self.warm_up)
-    }
-
-    /// The load without its paths.
-    pub(crate) fn load(&self, address: SocketAddr, key: Option<String>) -> Load {
-        Load {
-            address,
-            key,
-            paths: Vec::new(),
+    pub(crate) fn plan(&self) -> LoadPlan {
+        LoadPlan {
+            pace: self
+                .rate
+                .filter(|rate| *rate > 0.0)
+                .map_or(PacePlan::Closed {}, |rate| PacePlan::Open { rate }),
             connections: self.connections,
             threads: self.threads,
-            pace: self.pace(),
-            form: self.form(),
+            warm_up: Duration::from_secs(self.warm_up),
+            duration: Duration::from_secs(self.duration),
+            batch: self.batch.unwrap_or(0),
             keep_alive: !self.no_keep_alive,
             idempotency: self.idempotency,
-            warm_up: self.warm_up(),
-            duration: Duration::from_secs(self.duration),
+            retry: self.retry,
+            unwanted: self.unwanted,
         }
     }
 }
 
-#[derive(Args)]
-pub(crate) struct RunArgs {
+/// What is measured, and with what.
+#[derive(Args, Clone)]
+pub(crate) struct TargetArgs {
     /// The binary to start.
     #[arg(long, default_value = "target/release/posthaste")]
-    pub(crate) gateway: PathBuf,
+    gateway: PathBuf,
     /// Use a gateway that runs already instead.
-    #[arg(long)]
-    pub(crate) address: Option<SocketAddr>,
+    #[arg(long, requires = "key")]
+    address: Option<SocketAddr>,
     /// Its admin key.
     #[arg(long)]
-    pub(crate) key: Option<String>,
+    key: Option<String>,
+    /// How to speak to it: `posthaste`, `svix`, or a file (docs/LOADTEST.md).
+    #[arg(long, default_value = "posthaste")]
+    adapter: String,
+    /// A process of the gateway that runs, `NAME=PID`, for CPU and memory; repeatable.
+    #[arg(long = "pid", value_parser = process)]
+    pids: Vec<(String, u32)>,
     /// Further environment of the gateway, `KEY=VALUE`; repeatable.
     #[arg(long = "env", value_parser = pair)]
-    pub(crate) env: Vec<(String, String)>,
+    env: Vec<(String, String)>,
     /// Where the temporary directory is made.
     #[arg(long)]
-    pub(crate) dir: Option<PathBuf>,
+    dir: Option<PathBuf>,
     /// Keep it.
     #[arg(long)]
-    pub(crate) keep: bool,
+    keep: bool,
+    /// Where the receiver listens; a free port of the loopback interface without it.
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+    /// Of payload sizes and fillings.
+    #[arg(long, env = "POSTHASTE_SEED", default_value_t = 1)]
+    seed: u64,
+}
+
+impl TargetArgs {
+    pub(crate) fn target(&self) -> anyhow::Result<Target> {
+        let address = self.address.zip(self.key.clone());
+        let adapter = Adapter::named(&self.adapter)?;
+        if address.is_none() && adapter.name != "posthaste" {
+            anyhow::bail!(
+                "{} must run already: give --address and --key",
+                adapter.name
+            );
+        }
+        Ok(Target {
+            binary: self.gateway.clone(),
+            address,
+            adapter,
+            env: self.env.clone(),
+            pids: self.pids.clone(),
+            dir: self.dir.clone().unwrap_or_else(std::env::temp_dir),
+            keep: self.keep,
+            listen: self.listen.unwrap_or_else(any_port),
+            seed: self.seed,
+        })
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct PageArgs {
+    /// The record.
+    pub(crate) record: PathBuf,
+    /// The page to write.
+    #[arg(default_value = "report.html")]
+    pub(crate) page: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
     #[command(flatten)]
     pub(crate) load: LoadArgs,
     /// Applications.
@@ -215,7 +270,7 @@ pub(crate) struct RunArgs {
     pub(crate) apps: u64,
     /// Endpoints of each application; 0 = nobody wants the messages.
     #[arg(long, default_value_t = 1)]
-    pub(crate) endpoints: usize,
+    pub(crate) endpoints: u64,
     /// What the endpoints do: behaviours with weights, such as `fast=9,hang=1`.
     #[arg(long, default_value = "fast")]
     pub(crate) behaviours: String,
@@ -237,6 +292,44 @@ pub(crate) struct RunArgs {
     /// Write the record here.
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
+    /// Write the page here.
+    #[arg(long)]
+    pub(crate) html: Option<PathBuf>,
+}
+
+impl RunArgs {
+    /// The scenario that the flags describe.
+    pub(crate) fn scenario(&self) -> anyhow::Result<Scenario> {
+        let scenario = Scenario {
+            name: "run".to_owned(),
+            title: "One run".to_owned(),
+            about: "As the command line says.".to_owned(),
+            standard: false,
+            load: self.load.plan(),
+            payload: PayloadPlan {
+                size: SizePlan::Fixed(self.load.size),
+                filling: self.load.filling,
+            },
+            population: PopulationPlan {
+                applications: self.apps,
+                endpoints: self.endpoints,
+                behaviours: self.behaviours.clone(),
+                concurrency: self.endpoint_concurrency,
+                disabled: self.disabled,
+            },
+            gateway: std::collections::BTreeMap::new(),
+            restart: None,
+            backlog: None,
+            drain: Duration::from_secs(self.drain),
+            verify_every: self.verify_every,
+            expect: Vec::new(),
+        };
+        let mistakes = scenario.mistakes();
+        if !mistakes.is_empty() {
+            anyhow::bail!("{}", mistakes.join("; "));
+        }
+        Ok(scenario)
+    }
 }
 
 #[derive(Args)]
@@ -250,6 +343,9 @@ pub(crate) struct IngestArgs {
     /// Id or uid of the application; repeatable, messages go round.
     #[arg(long, default_value = "load-0")]
     pub(crate) app: Vec<String>,
+    /// How to speak to it: `posthaste`, `svix`, or a file.
+    #[arg(long, default_value = "posthaste")]
+    pub(crate) adapter: String,
     #[command(flatten)]
     pub(crate) load: LoadArgs,
 }
@@ -290,6 +386,12 @@ pub(crate) struct CeilingArgs {
     /// Write the record here.
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
+}
+
+fn process(text: &str) -> Result<(String, u32), String> {
+    let (name, pid) = pair(text)?;
+    let pid = pid.parse().map_err(|_| "want NAME=PID")?;
+    Ok((name, pid))
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

@@ -31,10 +31,11 @@ impl Clock {
     }
 }
 
-/// The measured part of a run: what happens before `from` is warm-up, what happens after `to` is
-/// drain. Both as unix microseconds.
+/// The measured part of a run: from `begin`, the first send, to `from` is warm-up, what happens after
+/// `to` is drain. All as unix microseconds.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Window {
+    pub(crate) begin: u64,
     pub(crate) from: u64,
     pub(crate) to: u64,
 }
@@ -42,12 +43,6 @@ pub(crate) struct Window {
 impl Window {
     pub(crate) fn contains(&self, at: u64) -> bool {
         (self.from..self.to).contains(&at)
-    }
-
-    /// Index of the second of the window in which `at` lies.
-    pub(crate) fn second(&self, at: u64) -> Option<usize> {
-        let into = at.checked_sub(self.from).filter(|_| at < self.to)?;
-        usize::try_from(into / 1_000_000).ok()
     }
 
     pub(crate) fn seconds(&self) -> f64 {

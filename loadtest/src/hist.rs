@@ -6,11 +6,17 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// log2 of the buckets per octave.
 const SUB_BITS: u32 = 7;
 const SUB: u64 = 1 << SUB_BITS;
+
+/// Where the percentile plot has its points, of 100,000.
+const CURVE: [u64; 21] = [
+    0, 10_000, 20_000, 30_000, 40_000, 50_000, 60_000, 70_000, 80_000, 85_000, 90_000, 95_000,
+    97_500, 99_000, 99_500, 99_750, 99_900, 99_950, 99_975, 99_990, 99_995,
+];
 
 /// Counts per bucket, and the exact extremes.
 #[derive(Clone, Default)]
@@ -64,6 +70,24 @@ impl Histogram {
         self.max
     }
 
+    /// How many values are at most `limit`, to the precision of a bucket.
+    pub(crate) fn at_most(&self, limit: u64) -> u64 {
+        self.counts.iter().take(bucket(limit) + 1).sum()
+    }
+
+    /// The curve of the percentile plot: (percentile, microseconds).
+    pub(crate) fn curve(&self) -> Vec<(f64, u64)> {
+        if self.total == 0 {
+            return Vec::new();
+        }
+        CURVE
+            .iter()
+            // The 99.99th percentile of 50 values says nothing.
+            .filter(|at| (100_000 - **at) * self.total >= 100_000)
+            .map(|at| (*at as f64 / 1000.0, self.quantile(*at)))
+            .collect()
+    }
+
     pub(crate) fn summary(&self) -> Summary {
         Summary {
             count: self.total,
@@ -78,7 +102,7 @@ impl Histogram {
 }
 
 /// What is printed and recorded of a histogram; microseconds.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Summary {
     pub(crate) count: u64,
     pub(crate) mean_us: u64,
@@ -92,6 +116,16 @@ pub(crate) struct Summary {
 /// Whole microseconds of a duration.
 pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The whole number nearest to a value that is not negative; what does not fit is cut.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "such casts saturate, which is what is wanted here"
+)]
+pub(crate) fn whole(value: f64) -> u64 {
+    value.round() as u64
 }
 
 /// Values below 256 have a bucket each; above, an octave has 128.
@@ -155,6 +189,16 @@ mod tests {
             ),
             (100, 50, 99, 100)
         );
+    }
+
+    #[test]
+    fn values_below_a_limit_are_counted_and_the_curve_climbs() {
+        let mut row = Histogram::default();
+        (1..=2000).for_each(|v| row.record_micros(v));
+        assert_eq!((row.at_most(100), row.at_most(5000)), (100, 2000));
+        let curve = row.curve();
+        assert!(curve.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1));
+        assert_eq!(curve.last().map(|point| point.0), Some(99.95));
     }
 
     #[test]

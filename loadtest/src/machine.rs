@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::hist::{Histogram, Summary};
 
@@ -21,19 +21,43 @@ pub(crate) fn own_thread_cpu() -> Duration {
 }
 
 /// A process at one moment.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     /// User and system time, also of threads that have ended.
-    #[serde(skip)]
     pub(crate) cpu: Duration,
     /// Bytes handed to the disk.
     pub(crate) written: u64,
-    /// Peak resident memory, bytes.
+    /// Resident memory now and at its peak, bytes.
+    pub(crate) memory: u64,
     pub(crate) peak_memory: u64,
     /// Threads now.
     pub(crate) threads: u64,
     /// Context switches of the threads that live now.
     pub(crate) switches: u64,
+}
+
+impl Usage {
+    /// What was used since `before`; levels (memory, threads) stay as they are.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            cpu: self.cpu.saturating_sub(before.cpu),
+            written: self.written.saturating_sub(before.written),
+            switches: self.switches.saturating_sub(before.switches),
+            ..self
+        }
+    }
+
+    /// Together with a process that has ended: sums, and the higher level.
+    pub(crate) fn and_ended(self, ended: Self) -> Self {
+        Self {
+            cpu: self.cpu + ended.cpu,
+            written: self.written + ended.written,
+            memory: self.memory,
+            peak_memory: self.peak_memory.max(ended.peak_memory),
+            threads: self.threads.max(ended.threads),
+            switches: self.switches + ended.switches,
+        }
+    }
 }
 
 /// Reads the usage of a process.
@@ -43,6 +67,7 @@ pub(crate) fn usage(pid: u32) -> Usage {
     Usage {
         cpu: process_cpu(pid),
         written: field(&io, "write_bytes:"),
+        memory: field(&status, "VmRSS:") * 1024,
         peak_memory: field(&status, "VmHWM:") * 1024,
         threads: field(&status, "Threads:"),
         switches: switches(pid),
@@ -90,10 +115,13 @@ fn first_number(path: &str) -> Option<u64> {
 }
 
 /// The machine, as far as it explains a figure.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Machine {
     pub(crate) kernel: String,
+    pub(crate) cpu: String,
     pub(crate) cores: usize,
+    /// Of one minute, before the run: others on the same machine show here.
+    pub(crate) load_average: f64,
     pub(crate) memory_bytes: u64,
     /// Appending 4 KiB and fdatasync, one after another.
     pub(crate) fdatasync: Summary,
@@ -104,8 +132,19 @@ impl Machine {
     pub(crate) fn look(dir: &Path) -> anyhow::Result<Self> {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let model = cpu.lines().find(|line| line.starts_with("model name"));
         Ok(Self {
             kernel: kernel.trim().to_owned(),
+            cpu: model
+                .and_then(|line| line.split_once(": "))
+                .map_or_else(String::new, |(_, name)| name.to_owned()),
+            load_average: load
+                .split_whitespace()
+                .next()
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(0.0),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: field(&memory, "MemTotal:") * 1024,
             fdatasync: fdatasync(dir)?,
@@ -114,8 +153,7 @@ impl Machine {
 }
 
 fn fdatasync(dir: &Path) -> anyhow::Result<Summary> {
-    let path = dir.join("sync-probe");
-    let mut file = fs::File::create(&path)?;
+    let mut file = tempfile::tempfile_in(dir)?;
     let block = [7_u8; 4096];
     let mut latencies = Histogram::default();
     for _ in 0..256 {
@@ -124,7 +162,6 @@ fn fdatasync(dir: &Path) -> anyhow::Result<Summary> {
         file.sync_data()?;
         latencies.record(begin.elapsed());
     }
-    fs::remove_file(&path)?;
     Ok(latencies.summary())
 }
 
@@ -136,6 +173,18 @@ mod tests {
     fn the_own_process_has_threads_and_memory() {
         let own = usage(std::process::id());
         assert!(own.threads >= 1 && own.peak_memory > 1 << 20, "{own:?}");
+    }
+
+    #[test]
+    fn the_usage_of_a_restarted_process_is_the_sum_of_both() {
+        let usage = |seconds, peak_memory| Usage {
+            cpu: Duration::from_secs(seconds),
+            written: seconds,
+            peak_memory,
+            ..Usage::default()
+        };
+        let all = usage(2, 10).and_ended(usage(3, 20)).since(usage(1, 0));
+        assert_eq!(all, usage(4, 20));
     }
 
     #[test]

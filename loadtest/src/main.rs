@@ -1,32 +1,45 @@
 //! Load generator, receiver and oracle for Posthaste: sizes a machine, finds a regression, proves that
 //! nothing acknowledged is lost.
 //!
-//! `run` is the whole: it starts a gateway, loads it, waits until everything acknowledged has
-//! arrived and prints one table; it fails if anything was lost. `ingest` and `sink` are its halves
-//! for a gateway elsewhere; `ceiling` is what the machine allows without a gateway. `torture` is the
+//! `run` is one measurement: it starts a gateway, loads it, waits until everything acknowledged has
+//! arrived and prints one table; it fails if anything was lost. `set` does this for scenarios that
+//! stand in files, again and again, with the bare ceilings beside each, and writes a record and a page;
+//! `compare` reads two records. `ingest` and `sink` are the halves for a gateway elsewhere; `ceiling` is
+//! what the machine allows without a gateway. How to use all of it: `docs/LOADTEST.md`. `torture` is the
 //! other half of the crate: it hurts a gateway and judges what it did by a record on disk
-//! (`oracle`); `record` and `check` are its parts.
+//! (`oracle`, `docs/TORTURE.md`); `record` and `check` are its parts.
 //!
 //! Generator and receiver share the cores with the gateway, so both are lean: raw HTTP/1.1
 //! connections, prepared requests, one thread each, bodies read at fixed offsets.
 
+mod adapter;
 mod ceiling;
 mod cli;
 mod clock;
+mod compare;
 mod connection;
 mod gateway;
 mod generator;
 mod hist;
+mod ledger;
 mod machine;
 mod oracle;
+mod pace;
 mod payload;
+mod population;
 mod receiver;
+mod record;
 mod report;
 mod run;
+mod scenario;
+mod set;
 mod signature;
+mod sizes;
 #[cfg(test)]
 mod stub;
+mod timeline;
 mod torture;
+mod watch;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -34,13 +47,16 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 
-use cli::{CeilingArgs, CheckArgs, Cli, Command, IngestArgs, SinkArgs};
+use adapter::Adapter;
+use cli::{CeilingArgs, CheckArgs, Cli, Command, IngestArgs, RunArgs, SinkArgs};
 use clock::Clock;
-use generator::{Load, drive};
+use generator::{Form, Load, drive};
 use payload::{Filling, Payloads};
 use receiver::Receiver;
-use report::{latency, say};
+use report::{latency, say, table};
+use scenario::PacePlan;
 use signature::Verifier;
+use sizes::Sizes;
 
 fn main() -> ExitCode {
     command(Cli::parse().command).unwrap_or_else(|error| {
@@ -52,17 +68,13 @@ fn main() -> ExitCode {
 /// Success only if every promise held; failure (1) if one was broken; 2 if there was no run.
 fn command(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Run(args) => {
-            let report = run::run(&args)?;
-            say(&report.table());
-            if let Some(path) = &args.json {
-                report::record(path, &report)?;
-            }
-            let faults = report.faults();
-            for fault in &faults {
-                say(&format!("FAULT: {fault}"));
-            }
-            Ok(exit(faults.is_empty()))
+        Command::Run(args) => one(&args),
+        Command::Set(args) => set::command(&args),
+        Command::Compare(args) => compare::command(&args),
+        Command::Page(args) => {
+            let record = record::Record::read(&args.record)?;
+            report::write_page(&args.page, &record)?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Ingest(args) => ingest(&args),
         Command::Sink(args) => sink(&args),
@@ -99,22 +111,66 @@ fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     Ok(exit(verdict.is_good()))
 }
 
+/// One scenario from the command line.
+fn one(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let plan = set::Plan {
+        ceilings: Duration::from_secs(args.ceilings),
+        repeat: 1,
+        within: Duration::MAX,
+    };
+    let record = set::measure(&[args.scenario()?], &args.target.target()?, &plan)?;
+    for outcome in &record.results {
+        say(&table::detail(&record.machine, outcome));
+    }
+    if let Some(path) = &args.json {
+        report::record(path, &record)?;
+    }
+    if let Some(path) = &args.html {
+        report::write_page(path, &record)?;
+    }
+    let faults = record.faults();
+    for fault in &faults {
+        say(&format!("FAULT: {fault}"));
+    }
+    Ok(exit(faults.is_empty()))
+}
+
 fn ingest(args: &IngestArgs) -> anyhow::Result<ExitCode> {
-    let payloads = Arc::new(Payloads::new(args.load.size, args.load.filling));
-    let batch = if args.load.batch.is_some() {
-        "/batch"
-    } else {
-        ""
-    };
+    let adapter = Adapter::named(&args.adapter)?;
+    let batch = args.load.batch.is_some();
+    let (wanted, unwanted) = adapter.envelopes(batch)?;
+    let per_mille = hist::whole(args.load.unwanted * 1000.0);
+    let payloads = Payloads::new(&Sizes::Fixed(args.load.size), args.load.filling, 1)?;
+    let payloads = Arc::new(payloads.enveloped(wanted, unwanted, per_mille));
+    let key = args.key.as_deref().unwrap_or_default();
+    let paths = args.app.iter().map(|app| {
+        let mut values = Adapter::values(key, 0, "");
+        for name in ["app", "app_id"] {
+            values.insert(name.to_owned(), app.clone());
+        }
+        adapter.path(&values, batch)
+    });
+    let plan = args.load.plan();
     let load = Load {
-        paths: args
-            .app
-            .iter()
-            .map(|app| format!("/api/v1/app/{app}/msg{batch}"))
-            .collect(),
-        ..args.load.load(args.address, args.key.clone())
+        dialect: adapter.dialect(key, batch)?,
+        connections: plan.connections,
+        threads: plan.threads,
+        pace: match plan.pace {
+            PacePlan::Open { rate } => pace::Pace::Open(rate),
+            _ => pace::Pace::Closed,
+        },
+        form: args.load.batch.map_or(Form::Message, Form::Batch),
+        keep_alive: plan.keep_alive,
+        idempotency: plan.idempotency,
+        retry: plan.retry,
+        warm_up: plan.warm_up,
+        ..Load::new(
+            args.address,
+            paths.collect::<anyhow::Result<_>>()?,
+            plan.duration,
+        )
     };
-    let seen = drive(&load, &payloads, Clock::start(), || {})?;
+    let seen = drive(&load, &payloads, Clock::start(), |_| {})?;
     let rate = seen.accepted as f64 / seen.window.seconds();
     say(&format!(
         "accepted            {rate:.0}/s  ({})",
@@ -147,6 +203,7 @@ fn sink(args: &SinkArgs) -> anyhow::Result<ExitCode> {
     say(&format!("listening on http://{}", receiver.address));
     // Everything counts: without a run around it the window has no end.
     receiver.measure(clock::Window {
+        begin: clock.now(),
         from: clock.now(),
         to: u64::MAX,
     });
@@ -181,7 +238,8 @@ fn sink(args: &SinkArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn ceilings(args: &CeilingArgs) -> anyhow::Result<ExitCode> {
-    let payloads = Arc::new(Payloads::new(args.size, Filling::Text));
+    let payloads = Payloads::new(&Sizes::Fixed(args.size), Filling::Text, 1)?;
+    let payloads = Arc::new(payloads);
     let dir = args.dir.clone().unwrap_or_else(std::env::temp_dir);
     let time = Duration::from_secs(args.duration);
     let ceilings = ceiling::measure(args.connections, &payloads, time, &dir)?;

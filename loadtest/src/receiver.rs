@@ -1,7 +1,6 @@
-//! The receiver: takes deliveries, keeps the ledger of who got what, plays a behaviour per path.
+//! The receiver: takes deliveries, writes them into the ledger, plays a behaviour per path.
 //!
-//! Path: `/<behaviour>/<slot>`, where `slot` is the endpoint's number within its application. A
-//! ledger cell per (message, slot) counts the 2xx answers, so losses and duplicates are exact.
+//! Path: `/<behaviour>/<slot>`, where `slot` is the endpoint's number within its application.
 //! One thread with a single-threaded runtime; the signature of every n-th delivery is verified.
 
 use std::convert::Infallible;
@@ -29,8 +28,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::clock::{Clock, Window};
 use crate::connection::{joined, local_runtime};
-use crate::generator::add_at;
-use crate::hist::Histogram;
+use crate::ledger::Ledger;
 use crate::machine;
 use crate::payload;
 use crate::signature::Verifier;
@@ -55,13 +53,15 @@ pub(crate) enum Behaviour {
     Hang,
     /// Resets the connection.
     Reset,
+    /// 503 while the gate is closed, 204 while it is open: a whole receiver that comes back.
+    Gate,
 }
 
 impl Behaviour {
     /// Whether every delivery gets its 2xx in the end, so that a missing one is a loss.
     pub(crate) fn is_healthy(self) -> bool {
         match self {
-            Self::Fast | Self::Slow(_) => true,
+            Self::Fast | Self::Slow(_) | Self::Gate => true,
             Self::Status(_) | Self::TooMany(_) | Self::Flapping(_) | Self::Hang | Self::Reset => {
                 false
             }
@@ -69,10 +69,27 @@ impl Behaviour {
     }
 }
 
+impl std::fmt::Display for Behaviour {
+    /// As it is parsed.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fast => f.write_str("fast"),
+            Self::Slow(delay) => write!(f, "slow-{}", delay.as_millis()),
+            Self::Status(code) => write!(f, "{}", code.as_u16()),
+            Self::TooMany(seconds) => write!(f, "429-{seconds}"),
+            Self::Flapping(phase) => write!(f, "flap-{}", phase.as_secs()),
+            Self::Hang => f.write_str("hang"),
+            Self::Reset => f.write_str("reset"),
+            Self::Gate => f.write_str("gate"),
+        }
+    }
+}
+
 impl FromStr for Behaviour {
     type Err = anyhow::Error;
 
-    /// `fast`, `slow-250` (ms), `500` (any status), `429-5` (s), `flap-10` (s), `hang`, `reset`.
+    /// `fast`, `slow-250` (ms), `500` (any status), `429-5` (s), `flap-10` (s), `hang`, `reset`,
+    /// `gate`.
     fn from_str(text: &str) -> anyhow::Result<Self> {
         let (name, number) = match text.split_once('-') {
             Some((name, number)) => {
@@ -90,96 +107,11 @@ impl FromStr for Behaviour {
             ("flap", Some(seconds)) if seconds > 0 => Self::Flapping(Duration::from_secs(seconds)),
             ("hang", None) => Self::Hang,
             ("reset", None) => Self::Reset,
+            ("gate", None) => Self::Gate,
             (status, None) => Self::Status(StatusCode::from_bytes(status.as_bytes())?),
             _ => bail!("no behaviour: `{text}`; see --help"),
         })
     }
-}
-
-/// Who got what.
-#[derive(Default)]
-pub(crate) struct Ledger {
-    window: Option<Window>,
-    /// 2xx answers per `number * slots + slot`, saturating.
-    cells: Vec<u8>,
-    slots: u64,
-    /// 2xx answers in all, and cells filled.
-    pub(crate) delivered: u64,
-    pub(crate) distinct: u64,
-    /// Within the window.
-    pub(crate) in_window: u64,
-    pub(crate) per_second: Vec<u64>,
-    /// From the time in the payload to the request's last byte; sent within the window, first time.
-    pub(crate) latency: Histogram,
-    /// Requests that got no 2xx.
-    pub(crate) turned_away: u64,
-    /// Requests whose body is none of ours.
-    pub(crate) foreign: u64,
-    pub(crate) verified: u64,
-    pub(crate) bad_signatures: u64,
-    /// Why the first of them was bad.
-    pub(crate) first_bad: Option<String>,
-    /// Unix microseconds of the last delivery.
-    pub(crate) last: u64,
-}
-
-impl Ledger {
-    /// Counts the 2xx for `number` at `slot`.
-    fn delivered(&mut self, stamp: payload::Stamp, slot: u64, now: u64) {
-        self.delivered += 1;
-        self.last = now;
-        let cell = usize::try_from(stamp.number * self.slots + slot).unwrap_or(usize::MAX);
-        if self.cells.len() <= cell {
-            self.cells.resize((cell + 1).next_power_of_two(), 0);
-        }
-        let first = match self.cells.get_mut(cell) {
-            Some(count) => {
-                *count = count.saturating_add(1);
-                *count == 1
-            }
-            None => false,
-        };
-        self.distinct += u64::from(first);
-        let Some(window) = self.window else { return };
-        if let Some(second) = window.second(now) {
-            self.in_window += 1;
-            add_at(&mut self.per_second, second, 1);
-        }
-        if first && window.contains(stamp.sent) {
-            self.latency.record_micros(now.saturating_sub(stamp.sent));
-        }
-    }
-
-    fn count(&self, number: u64, slot: u64) -> u8 {
-        let cell = usize::try_from(number * self.slots + slot).unwrap_or(usize::MAX);
-        self.cells.get(cell).copied().unwrap_or(0)
-    }
-
-    /// Missing and surplus deliveries of the acknowledged messages; `healthy` says which slots of
-    /// a message must have one.
-    pub(crate) fn check(&self, acked: &[u64], healthy: impl Fn(u64, u64) -> bool) -> Verdict {
-        let mut verdict = Verdict::default();
-        for &number in acked {
-            for slot in (0..self.slots).filter(|slot| healthy(number, *slot)) {
-                let count = self.count(number, slot);
-                verdict.expected += 1;
-                verdict.lost += u64::from(count == 0);
-                verdict.duplicates += u64::from(count.saturating_sub(1));
-            }
-        }
-        verdict
-    }
-}
-
-/// Result of comparing the producer's record with the ledger.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Verdict {
-    /// Deliveries that had to arrive.
-    pub(crate) expected: u64,
-    /// Those that did not.
-    pub(crate) lost: u64,
-    /// Further 2xx of the same delivery.
-    pub(crate) duplicates: u64,
 }
 
 /// A running receiver. Its thread ends with the process or by [`Receiver::stop`].
@@ -197,6 +129,7 @@ struct Shared {
     sample: u64,
     seen: AtomicU64,
     cpu_nanos: AtomicU64,
+    gate_open: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -215,15 +148,12 @@ impl Receiver {
         let shared = Arc::new(Shared {
             clock,
             began: clock.now(),
-            ledger: Mutex::new(Ledger {
-                slots,
-                cells: vec![0; 1 << 20],
-                ..Ledger::default()
-            }),
+            ledger: Mutex::new(Ledger::new(slots)),
             verifier,
             sample,
             seen: AtomicU64::new(0),
             cpu_nanos: AtomicU64::new(0),
+            gate_open: AtomicBool::new(true),
             stop: AtomicBool::new(false),
         });
         let serving = Arc::clone(&shared);
@@ -235,7 +165,12 @@ impl Receiver {
 
     /// From now on deliveries are measured against this window.
     pub(crate) fn measure(&self, window: Window) {
-        self.shared.ledger.lock().window = Some(window);
+        self.shared.ledger.lock().measure(window);
+    }
+
+    /// Opens or closes the gate of all `gate` endpoints; it is open at first.
+    pub(crate) fn set_gate(&self, open: bool) {
+        self.shared.gate_open.store(open, Ordering::Relaxed);
     }
 
     /// A look at the ledger; deliveries wait meanwhile.
@@ -360,6 +295,12 @@ async fn answer(shared: &Shared, reset: &AtomicBool, request: Request<Incoming>)
                 return status(StatusCode::INTERNAL_SERVER_ERROR);
             }
         }
+        Behaviour::Gate => {
+            if !shared.gate_open.load(Ordering::Relaxed) {
+                turned_away();
+                return status(StatusCode::SERVICE_UNAVAILABLE);
+            }
+        }
         Behaviour::Hang => {
             turned_away();
             tokio::time::sleep(Duration::from_secs(600)).await;
@@ -370,7 +311,7 @@ async fn answer(shared: &Shared, reset: &AtomicBool, request: Request<Incoming>)
             return Err(ResetNow);
         }
     }
-    take(shared, &head.headers, &body, slot);
+    take(shared, &head.headers, &body, (behaviour, slot));
     status(StatusCode::NO_CONTENT)
 }
 
@@ -389,7 +330,7 @@ fn route(path: &str) -> Option<(Behaviour, u64)> {
     Some((behaviour, slot.parse().ok()?))
 }
 
-fn take(shared: &Shared, headers: &HeaderMap, body: &[u8], slot: u64) {
+fn take(shared: &Shared, headers: &HeaderMap, body: &[u8], endpoint: (Behaviour, u64)) {
     let now = shared.clock.now();
     let Some(stamp) = payload::read(body) else {
         shared.ledger.lock().foreign += 1;
@@ -408,11 +349,7 @@ fn take(shared: &Shared, headers: &HeaderMap, body: &[u8], slot: u64) {
             }
         }
     }
-    if slot < ledger.slots {
-        ledger.delivered(stamp, slot, now);
-    } else {
-        ledger.foreign += 1;
-    }
+    ledger.delivered(stamp, endpoint, now);
 }
 
 /// A socket that can be made to end with RST instead of FIN.
@@ -473,12 +410,26 @@ impl AsyncWrite for Resettable {
     }
 }
 
-/// A server that reads a body and answers 202, storing nothing: the ceiling of accepting.
-pub(crate) fn bare_accept(listener: std::net::TcpListener) -> anyhow::Result<()> {
+/// A server that reads a body and answers 202, storing nothing: the ceiling of accepting. Ends within
+/// 100 ms of `stop`.
+pub(crate) fn bare_accept(
+    listener: std::net::TcpListener,
+    stop: &AtomicBool,
+) -> anyhow::Result<()> {
     local_runtime()?.block_on(async {
         let listener = TcpListener::from_std(listener)?;
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
         loop {
-            let (stream, _) = listener.accept().await?;
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = tick.tick() => {
+                    if stop.load(Ordering::Relaxed) {
+                        return Ok(());
+                    }
+                    continue;
+                }
+            };
+            let (stream, _) = accepted?;
             stream.set_nodelay(true)?;
             tokio::task::spawn_local(async move {
                 let service = service_fn(|request: Request<Incoming>| async move {
@@ -506,10 +457,6 @@ pub(crate) fn bare_accept(listener: std::net::TcpListener) -> anyhow::Result<()>
 mod tests {
     use super::*;
 
-    fn stamp(number: u64) -> payload::Stamp {
-        payload::Stamp { sent: 5, number }
-    }
-
     #[test]
     fn behaviours_read_from_their_names() {
         let cases = [
@@ -520,50 +467,15 @@ mod tests {
             ("flap-10", Behaviour::Flapping(Duration::from_secs(10))),
             ("hang", Behaviour::Hang),
             ("reset", Behaviour::Reset),
+            ("gate", Behaviour::Gate),
         ];
         for (text, behaviour) in cases {
             assert_eq!(text.parse::<Behaviour>().unwrap(), behaviour);
+            assert_eq!(behaviour.to_string(), text);
         }
-        for bad in ["", "slow", "slow-x", "flap-0", "fast-1", "9"] {
+        for bad in ["", "slow", "slow-x", "flap-0", "fast-1", "9", "gate-1"] {
             assert!(bad.parse::<Behaviour>().is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn the_check_finds_a_lost_and_a_doubled_delivery() {
-        let mut ledger = Ledger {
-            slots: 2,
-            ..Ledger::default()
-        };
-        for (number, slot) in [(0, 0), (0, 1), (1, 0), (1, 0), (7, 1)] {
-            ledger.delivered(stamp(number), slot, 9);
-        }
-        let verdict = ledger.check(&[0, 1], |_, _| true);
-        assert_eq!(
-            verdict,
-            Verdict {
-                expected: 4,
-                lost: 1,
-                duplicates: 1
-            }
-        );
-        let only_first = ledger.check(&[0, 1], |_, slot| slot == 0);
-        assert_eq!((only_first.expected, only_first.lost), (2, 0));
-        assert_eq!((ledger.delivered, ledger.distinct), (5, 4));
-    }
-
-    #[test]
-    fn only_what_was_sent_in_the_window_counts_for_latency() {
-        let mut ledger = Ledger {
-            slots: 1,
-            window: Some(Window { from: 10, to: 20 }),
-            ..Ledger::default()
-        };
-        for (number, sent) in [(0, 9), (1, 10), (2, 19), (3, 20)] {
-            ledger.delivered(payload::Stamp { sent, number }, 0, 21);
-        }
-        assert_eq!(ledger.latency.summary().count, 2);
-        assert_eq!(ledger.in_window, 0);
     }
 
     #[test]

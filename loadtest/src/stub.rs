@@ -1,5 +1,6 @@
 //! A stand-in for the gateway, for the tests of this harness: accepts, signs, delivers, and breaks
-//! a promise on purpose if told to. Stores nothing.
+//! a promise on purpose if told to. Stores nothing. It also speaks as a peer of another make would:
+//! other paths, ids from its own answers, a body of its own around the payload, no signature.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -32,6 +33,8 @@ pub(crate) enum Fault {
     Doubles(u64),
     /// Signs with another key.
     SignsWrongly,
+    /// Acknowledges a peer's event without an id.
+    NamesNothing,
 }
 
 /// Starts one on a thread that ends with the process.
@@ -70,8 +73,14 @@ async fn answer(
 ) -> Response<Full<Bytes>> {
     let path = request.uri().path().to_owned();
     let method = request.method().clone();
+    let key = request.headers().get("x-key");
+    let key = key.map_or("", |key| key.to_str().unwrap()).to_owned();
     let body = request.into_body().collect().await.unwrap().to_bytes();
-    let parts: Vec<&str> = path.trim_start_matches("/api/v1/").split('/').collect();
+    let parts: Vec<&str> = path
+        .trim_start_matches("/api/v1/")
+        .trim_start_matches('/')
+        .split('/')
+        .collect();
     match (method, parts.as_slice()) {
         (Method::POST, ["app"]) => reply(201, "{}"),
         (Method::POST, ["app", app, "endpoint"]) => {
@@ -83,7 +92,7 @@ async fn answer(
         }
         (Method::POST, ["app", app, "msg"]) => {
             deliver(&endpoints, app, fault, &body);
-            reply(202, "{}")
+            reply(202, "{\"id\":\"msg_1\"}")
         }
         (Method::POST, ["app", app, "msg", "batch"]) => {
             let mut lines = String::new();
@@ -95,9 +104,76 @@ async fn answer(
             }
             reply(202, &lines)
         }
+        _ if parts.first() == Some(&"tenants") => peer(&endpoints, fault, &parts, (&key, &body)),
         _ => reply(200, "{}"),
     }
 }
+
+/// The interface of `PEER`.
+fn peer(
+    endpoints: &Endpoints,
+    fault: Fault,
+    parts: &[&str],
+    (key, body): (&str, &[u8]),
+) -> Response<Full<Bytes>> {
+    if key != "k" {
+        return reply(401, "{}");
+    }
+    let value: serde_json::Value = serde_json::from_slice(body).unwrap();
+    match parts {
+        ["tenants"] => {
+            let id = format!("t{}", value["label"].as_str().unwrap().len());
+            reply(200, &format!("{{\"tenant\":{{\"id\":\"{id}\"}}}}"))
+        }
+        ["tenants", tenant, "hooks"] => {
+            let url = value["target"].as_str().unwrap().to_owned();
+            let mut all = endpoints.borrow_mut();
+            all.entry((*tenant).to_owned()).or_default().push(url);
+            reply(200, "{}")
+        }
+        ["tenants", tenant, "events"] => {
+            // Written anew, inside an envelope of its own.
+            let body = serde_json::to_vec_pretty(&serde_json::json!({
+                "kind": value["kind"], "content": value["data"],
+            }));
+            let body = Bytes::from(body.unwrap());
+            let number = payload::read(&body).unwrap().number;
+            for url in endpoints.borrow().get(*tenant).into_iter().flatten() {
+                let (url, body) = (url.clone(), body.clone());
+                tokio::task::spawn_local(async move { send(&url, number, body, fault).await });
+            }
+            match fault {
+                Fault::NamesNothing => reply(200, "{}"),
+                _ => reply(200, &format!("{{\"event\":{{\"id\":{number}}}}}")),
+            }
+        }
+        _ => reply(404, "{}"),
+    }
+}
+
+/// How to speak to it as a peer.
+pub(crate) const PEER: &str = r#"
+    name = "peer"
+    about = "a stand-in of another make"
+    ready = "/alive"
+    signature = "none"
+    [headers]
+    x-key = "{key}"
+    [message]
+    path = "/tenants/{tenant}/events"
+    body = '{"kind":"{event}","data":{payload}}'
+    accepted = [200]
+    id = "/event/id"
+    [[setup.application]]
+    method = "POST"
+    path = "/tenants"
+    body = '{"label":"{app}"}'
+    capture = { tenant = "/tenant/id" }
+    [[setup.endpoint]]
+    method = "POST"
+    path = "/tenants/{tenant}/hooks"
+    body = '{"target":"{url}"}'
+"#;
 
 fn reply(status: u16, body: &str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body.to_owned())));
@@ -131,7 +207,7 @@ async fn send(url: &str, number: u64, payload: Bytes, fault: Fault) {
         .unwrap()
         .split_once('/')
         .unwrap();
-    let secret = crate::run::SECRET.strip_prefix("whsec_").unwrap();
+    let secret = crate::population::SECRET.strip_prefix("whsec_").unwrap();
     let mut key = STANDARD.decode(secret).unwrap();
     if fault == Fault::SignsWrongly {
         key[0] ^= 1;

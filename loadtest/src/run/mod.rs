@@ -1,0 +1,386 @@
+//! One measured run of a scenario: gateway, receiver and generator together, then the comparison of
+//! the producer's record with the receiver's ledger.
+//!
+//! The gateway is a process of its own; generator and receiver are threads of this one. After the
+//! load the run waits for the drain: it ends when every healthy endpoint has all acknowledged
+//! messages, or when nothing has moved for a while, and then what is missing is lost.
+//!
+//! Elsewhere: what is done to the gateway meanwhile (`director`), what the figures are made into
+//! (`summary`).
+
+mod director;
+mod summary;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use crate::adapter::{Adapter, Signature, Values};
+use crate::clock::{Clock, Window};
+use crate::gateway::Gateway;
+use crate::generator::{Form, Ingested, Load, drive};
+use crate::ledger::Verdict;
+use crate::machine::Usage;
+use crate::pace::Pace;
+use crate::payload::Payloads;
+use crate::population::{Population, SECRET};
+use crate::receiver::Receiver;
+use crate::record::{Run, Sample};
+use crate::report::say;
+use crate::scenario::Scenario;
+use crate::signature::Verifier;
+use crate::watch::Watched;
+use director::Director;
+
+/// Without any delivery for so long the backlog counts as stuck.
+const STUCK: Duration = Duration::from_secs(20);
+/// A backlog is filled in batches of so many.
+const FILL_BATCH: u64 = 100;
+const FILL_WITHIN: Duration = Duration::from_secs(1800);
+
+/// What is measured, and with what.
+pub(crate) struct Target {
+    /// Started for each run, unless `address` names one that runs.
+    pub(crate) binary: PathBuf,
+    pub(crate) address: Option<(SocketAddr, String)>,
+    pub(crate) adapter: Adapter,
+    /// Environment of the gateway, beyond the scenario's.
+    pub(crate) env: Vec<(String, String)>,
+    /// Processes of a gateway that runs.
+    pub(crate) pids: Vec<(String, u32)>,
+    pub(crate) dir: PathBuf,
+    pub(crate) keep: bool,
+    pub(crate) listen: SocketAddr,
+    pub(crate) seed: u64,
+}
+
+impl Target {
+    /// The environment of the gateway in this scenario.
+    pub(crate) fn environment(&self, scenario: &Scenario) -> Vec<(String, String)> {
+        let of_scenario = scenario.gateway.iter();
+        let of_scenario = of_scenario.map(|(key, value)| (key.clone(), value.clone()));
+        of_scenario.chain(self.env.iter().cloned()).collect()
+    }
+
+    /// The payloads of a scenario, enveloped for this gateway.
+    pub(crate) fn payloads(&self, scenario: &Scenario, batch: bool) -> anyhow::Result<Payloads> {
+        let payloads = Payloads::new(&scenario.sizes(), scenario.payload.filling, self.seed)?;
+        let (wanted, unwanted) = self.adapter.envelopes(batch)?;
+        let per_mille = crate::hist::whole(scenario.load.unwanted * 1000.0);
+        Ok(payloads.enveloped(wanted, unwanted, per_mille))
+    }
+
+    fn gateway(&self, scenario: &Scenario, dir: &Path) -> anyhow::Result<Gateway> {
+        match &self.address {
+            Some((address, key)) => {
+                let ready = self.adapter.ready.clone();
+                Gateway::running((*address, key.clone()), ready, self.pids.clone())
+            }
+            None => Gateway::start(&self.binary, dir, &self.environment(scenario)),
+        }
+    }
+}
+
+/// Runs it once and answers what was measured; `label` stands before the progress.
+pub(crate) fn run(
+    target: &Target,
+    scenario: &Scenario,
+    pace: Pace,
+    label: &str,
+) -> anyhow::Result<Run> {
+    let dir = tempfile::Builder::new()
+        .prefix("posthaste-load-")
+        .tempdir_in(&target.dir)?;
+    let stage = Stage::set(target, scenario, dir.path())?;
+    let measured = stage.measure(target, scenario, pace, label)?;
+    let run = stage.summary(&measured);
+    if target.keep {
+        say(&format!("kept {}", dir.keep().display()));
+    }
+    // First the receiver: attempts that hang would hold the gateway until its drain limit.
+    stage.receiver.stop();
+    stage.gateway.stop()?;
+    Ok(run)
+}
+
+/// Everything stands ready.
+struct Stage {
+    clock: Clock,
+    gateway: Gateway,
+    receiver: Receiver,
+    population: Population,
+    /// What is known of each application.
+    values: Vec<Values>,
+    set_up: Duration,
+    idle_memory: u64,
+}
+
+/// Everything has happened.
+struct Measured {
+    payloads: Arc<Payloads>,
+    pace: Pace,
+    /// Of the load, without the backlog.
+    ingested: Ingested,
+    /// Number of the load's first message; what is below it is the backlog, all acknowledged.
+    first: u64,
+    messages_per_request: u64,
+    before: std::collections::BTreeMap<String, Usage>,
+    samples: Vec<Sample>,
+    events: Vec<(u64, String)>,
+    restarts: Vec<Duration>,
+    released: Option<u64>,
+    verdict: Verdict,
+}
+
+impl Stage {
+    fn set(target: &Target, scenario: &Scenario, dir: &Path) -> anyhow::Result<Self> {
+        let clock = Clock::start();
+        let population = scenario.population()?;
+        let verifier = Verifier::new(SECRET)?;
+        let sample = match target.adapter.signature {
+            Signature::StandardWebhooks => scenario.verify_every,
+            Signature::None => 0,
+        };
+        let slots = population.endpoints.max(1);
+        let receiver = Receiver::start(target.listen, slots, clock, verifier, sample)?;
+        let gateway = target.gateway(scenario, dir)?;
+        let begin = Instant::now();
+        let caller = (gateway.address, gateway.key.as_str());
+        let values = population.make(&target.adapter, caller, receiver.address)?;
+        let idle = gateway.usages().into_values();
+        Ok(Self {
+            clock,
+            set_up: begin.elapsed(),
+            idle_memory: idle.map(|usage| usage.memory).sum(),
+            gateway,
+            receiver,
+            population,
+            values,
+        })
+    }
+
+    /// Applications that the load goes to: all but the one with the backlog.
+    fn loaded(&self) -> &[Values] {
+        let from = usize::from(self.population.gated);
+        self.values.get(from..).unwrap_or_default()
+    }
+
+    fn paths(
+        &self,
+        target: &Target,
+        values: &[Values],
+        batch: bool,
+    ) -> anyhow::Result<Vec<String>> {
+        let paths = values.iter().map(|one| target.adapter.path(one, batch));
+        paths.collect()
+    }
+
+    /// The application of a message, the load's first number and messages per request given.
+    fn app_of(&self, number: u64, first: u64, messages: u64) -> u64 {
+        let Some(into) = number.checked_sub(first) else {
+            return 0; // the backlog
+        };
+        let skipped = u64::from(self.population.gated);
+        let apps = self.population.applications - skipped;
+        skipped + into / messages.max(1) % apps.max(1)
+    }
+
+    fn measure(
+        &self,
+        target: &Target,
+        scenario: &Scenario,
+        pace: Pace,
+        label: &str,
+    ) -> anyhow::Result<Measured> {
+        let first = self.fill(target, scenario, label)?;
+        let batch = scenario.load.batch > 0;
+        let payloads = Arc::new(target.payloads(scenario, batch)?);
+        let load = Load {
+            dialect: target.adapter.dialect(&self.gateway.key, batch)?,
+            connections: scenario.load.connections,
+            threads: scenario.load.threads,
+            pace,
+            form: match scenario.load.batch {
+                0 => Form::Message,
+                lines => Form::Batch(lines),
+            },
+            keep_alive: scenario.load.keep_alive,
+            idempotency: scenario.load.idempotency,
+            retry: scenario.load.retry,
+            first,
+            warm_up: scenario.load.warm_up,
+            ..Load::new(
+                self.gateway.address,
+                self.paths(target, self.loaded(), batch)?,
+                scenario.load.duration,
+            )
+        };
+        let played = self.play(target, scenario, &load, &payloads, label)?;
+        let messages_per_request = scenario.load.batch.max(1);
+        let mut measured = Measured {
+            payloads,
+            pace,
+            first,
+            messages_per_request,
+            verdict: Verdict::default(),
+            ..played
+        };
+        measured.verdict = self.drain(&measured, scenario.drain);
+        Ok(measured)
+    }
+
+    /// Accepts the backlog while its endpoints take nothing; answers the next free number.
+    fn fill(&self, target: &Target, scenario: &Scenario, label: &str) -> anyhow::Result<u64> {
+        let Some(backlog) = scenario.backlog else {
+            return Ok(0);
+        };
+        Director::hold(self, target, backlog.how)?;
+        crate::watch::progress(&format!(
+            "{label}: filling a backlog of {}\n",
+            backlog.messages
+        ));
+        let batch = target.adapter.knows_batches();
+        let (form, connections) = if batch {
+            (Form::Batch(FILL_BATCH.min(backlog.messages.max(1))), 8)
+        } else {
+            (Form::Message, 64)
+        };
+        let values = self.values.get(..1).unwrap_or_default();
+        let paths = self.paths(target, values, batch)?;
+        let load = Load {
+            dialect: target.adapter.dialect(&self.gateway.key, batch)?,
+            connections,
+            form,
+            limit: Some(backlog.messages),
+            retry: true,
+            ..Load::new(self.gateway.address, paths, FILL_WITHIN)
+        };
+        let payloads = Arc::new(target.payloads(scenario, batch)?);
+        let filled = drive(&load, &payloads, self.clock, |_| {})?;
+        let count = u64::try_from(filled.acked.len())?;
+        if count < backlog.messages || filled.failed > 0 || !filled.refused.is_empty() {
+            let why = filled.first_error.unwrap_or_default();
+            bail!(
+                "only {count} of {} messages of the backlog were accepted: {why}",
+                backlog.messages
+            );
+        }
+        Ok(count)
+    }
+
+    /// The load itself, with what is done to the gateway and the look at it beside it.
+    fn play(
+        &self,
+        target: &Target,
+        scenario: &Scenario,
+        load: &Load,
+        payloads: &Arc<Payloads>,
+        label: &str,
+    ) -> anyhow::Result<Measured> {
+        let over = AtomicBool::new(false);
+        let director = Director::new(self, target, scenario);
+        let before = parking_lot::Mutex::new(std::collections::BTreeMap::new());
+        let length = load.warm_up + load.duration;
+        let watched = Watched {
+            label,
+            length,
+            gateway: &self.gateway,
+            receiver: &self.receiver,
+            accepted: &load.live,
+            over: &over,
+        };
+        std::thread::scope(|scope| {
+            let watching = parking_lot::Mutex::new(None);
+            let directing = parking_lot::Mutex::new(None);
+            let (watched, director) = (&watched, &director);
+            let ingested = drive(load, payloads, self.clock, |window: Window| {
+                self.receiver.measure(window);
+                *before.lock() = self.gateway.usages();
+                *watching.lock() = Some(scope.spawn(move || watched.watch()));
+                let begin = Instant::now();
+                *directing.lock() = Some(scope.spawn(move || director.direct(begin, load)));
+            });
+            director.stop();
+            let directed = directing
+                .lock()
+                .take()
+                .map(std::thread::ScopedJoinHandle::join);
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            let samples = watching
+                .lock()
+                .take()
+                .map(std::thread::ScopedJoinHandle::join);
+            let ingested = ingested?;
+            let directed = directed
+                .context("nothing was directed")?
+                .map_err(|_| anyhow::anyhow!("the director panicked"))??;
+            let samples = samples.and_then(Result::ok).unwrap_or_default();
+            Ok(Measured {
+                payloads: Arc::clone(payloads),
+                pace: load.pace,
+                ingested,
+                first: 0,
+                messages_per_request: 1,
+                before: before.lock().clone(),
+                samples,
+                events: directed.events,
+                restarts: directed.restarts,
+                released: directed.released,
+                verdict: Verdict::default(),
+            })
+        })
+    }
+
+    /// Waits until everything acknowledged has arrived; what has not by then is lost.
+    fn drain(&self, measured: &Measured, within: Duration) -> Verdict {
+        let deadline = Instant::now() + within;
+        let mut moved = (0, Instant::now());
+        let mut verdict = self.check(measured);
+        while verdict.lost > 0 && Instant::now() < deadline {
+            let distinct = self.receiver.with_ledger(|ledger| ledger.distinct);
+            if distinct != moved.0 {
+                moved = (distinct, Instant::now());
+            }
+            if moved.1.elapsed() > STUCK {
+                say(&format!("no delivery for {STUCK:?}: giving up on the rest"));
+                break;
+            }
+            // The exact comparison is not free; it waits until the counts could fit.
+            if distinct >= verdict.expected {
+                verdict = self.check(measured);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.check(measured)
+    }
+
+    fn check(&self, measured: &Measured) -> Verdict {
+        let first = measured.first;
+        let backlog: Vec<u64> = (0..first).collect();
+        let owed = |number: u64, slot: u64| {
+            let app = self.app_of(number, first, measured.messages_per_request);
+            measured.payloads.is_wanted(number) && self.population.is_owed(app, slot)
+        };
+        self.receiver.with_ledger(|ledger| {
+            let load = ledger.check(&measured.ingested.acked, owed);
+            let rest = ledger.check(&backlog, owed);
+            Verdict {
+                expected: load.expected + rest.expected,
+                lost: load.lost + rest.lost,
+                duplicates: load.duplicates + rest.duplicates,
+            }
+        })
+    }
+}
+
+/// Where the receiver listens if nothing is said.
+pub(crate) fn any_port() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
+
+#[cfg(test)]
+mod tests;
