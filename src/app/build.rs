@@ -81,13 +81,7 @@ pub(super) async fn engine(
     stop: &Stop,
 ) -> Result<Engine, Error> {
     let shared: Arc<dyn Clock> = clock.clone();
-    let store::fjall::Opened {
-        writer,
-        reader,
-        source,
-        losses,
-    } = open_store(config).await?;
-    let (writer, reader): Opened = (Box::new(writer), reader);
+    let ((writer, reader), source, losses) = open_store(config).await?;
     // Groups on their way to the scheduler; see `Lane::start` for what happens when it is full.
     let (committed_to, committed) = mpsc::channel(64);
     let lane = lane(config, writer, &shared, committed_to)?;
@@ -181,7 +175,9 @@ pub(super) type RecoveryError = oneshot::Receiver<(store::Error, mpsc::Sender<In
 type Opened = (Box<dyn store::Writer>, Arc<dyn Reader>);
 
 /// Opening verifies the journals; the service manager is told that it takes as long as it takes.
-async fn open_store(config: &Config) -> Result<store::fjall::Opened, Error> {
+async fn open_store(
+    config: &Config,
+) -> Result<(Opened, backup::Source, Vec<store::AcceptedLoss>), Error> {
     let (storage, retention) = (config.storage.clone(), config.retention.clone());
     server::notify::extend_timeout(std::time::Duration::from_secs(900));
     let opened = tokio::task::spawn_blocking(move || Store::open(&storage, &retention)).await;
@@ -189,13 +185,15 @@ async fn open_store(config: &Config) -> Result<store::fjall::Opened, Error> {
         what: "open the store",
         cause: std::io::Error::other(panic),
     })?;
-    opened.map_err(|cause| store_error(config, cause))
+    let opened = opened.map_err(|cause| store_error(config, cause))?;
+    let ends: Opened = (Box::new(opened.writer), opened.reader);
+    Ok((ends, opened.source, opened.losses))
 }
 
 /// Looks through the folder of backups, which may take a while: not on an async thread.
 async fn backups(
     config: &Config,
-    source: store::fjall::backup::Source,
+    source: backup::Source,
     lane: &Lane,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<Backups>, Error> {
