@@ -86,13 +86,7 @@ pub(super) async fn engine(
     stop: &Stop,
 ) -> Result<Engine, Error> {
     let shared: Arc<dyn Clock> = clock.clone();
-    let store::fjall::Opened {
-        writer,
-        reader,
-        source,
-        losses,
-    } = open_store(config).await?;
-    let (writer, reader): Opened = (Box::new(writer), reader);
+    let ((writer, reader), source, losses) = open_store(config).await?;
     // Groups on their way to the scheduler; see `Lane::start` for what happens when it is full.
     let (committed_to, committed) = mpsc::channel(64);
     let lane = lane(config, writer, &shared, committed_to)?;
@@ -186,7 +180,9 @@ pub(super) type RecoveryError = oneshot::Receiver<(store::Error, mpsc::Sender<In
 type Opened = (Box<dyn store::Writer>, Arc<dyn Reader>);
 
 /// Opening verifies the journals, which blocks.
-async fn open_store(config: &Config) -> Result<store::fjall::Opened, Error> {
+async fn open_store(
+    config: &Config,
+) -> Result<(Opened, backup::Source, Vec<store::AcceptedLoss>), Error> {
     let (storage, retention) = (config.storage.clone(), config.retention.clone());
     let opened = tokio::task::spawn_blocking(move || Store::open(&storage, &retention)).await;
     // The database panics on some files that are not as it wrote them: a start would not help.
@@ -196,13 +192,15 @@ async fn open_store(config: &Config) -> Result<store::fjall::Opened, Error> {
             why: panic.to_string(),
         })
     });
-    opened.map_err(|cause| store_error(config, cause))
+    let opened = opened.map_err(|cause| store_error(config, cause))?;
+    let ends: Opened = (Box::new(opened.writer), opened.reader);
+    Ok((ends, opened.source, opened.losses))
 }
 
 /// Looks through the folder of backups, which may take a while: not on an async thread.
 async fn backups(
     config: &Config,
-    source: store::fjall::backup::Source,
+    source: backup::Source,
     lane: &Lane,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<Backups>, Error> {

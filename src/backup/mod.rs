@@ -20,7 +20,9 @@ use crate::base::{Clock, Timestamp, task};
 use crate::lane::{self, Lane};
 use crate::metrics::BackupMetrics;
 use crate::store::fjall::backup as files;
-use crate::store::fjall::backup::{About, Capture, Source, Written};
+use crate::store::fjall::backup::{About, Capture, Written};
+
+pub use crate::store::fjall::backup::Source;
 
 /// Longest name of a backup.
 const MAX_NAME: usize = 100;

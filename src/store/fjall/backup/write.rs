@@ -271,12 +271,9 @@ fn put_manifest(to: &Path, manifest: &Manifest) -> Result<(), Error> {
 pub fn offline(dir: &Path, to: &Path, product: &str, now: Timestamp) -> Result<Written, Error> {
     let directory = Directory::lock(dir)?;
     directory.check()?;
-    let mark = match MarkFile::peek(&directory.mark()) {
-        Ok(Some(mark)) => mark,
-        Ok(None) | Err(_) => {
-            let why = "the high-water mark cannot be read; `posthaste verify` says more";
-            return Err(store::Error::Unavailable(why.to_owned()).into());
-        }
+    let Ok(Some(mark)) = MarkFile::peek(&directory.mark()) else {
+        let why = "the high-water mark cannot be read; `posthaste verify` says more";
+        return Err(store::Error::Unavailable(why.to_owned()).into());
     };
     let journals = preflight::look(&directory.database())?;
     journals.prepare(&directory.path, &mark, HighWater::Interval)?;
