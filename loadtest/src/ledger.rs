@@ -7,6 +7,9 @@ use crate::payload::Stamp;
 use crate::receiver::Behaviour;
 use crate::timeline::Timeline;
 
+/// Numbers from here on are none of ours: a cell for them would take all memory.
+const NUMBERS: u64 = 1 << 32;
+
 /// The receiver's book.
 #[derive(Default)]
 pub(crate) struct Ledger {
@@ -80,7 +83,7 @@ impl Ledger {
         (behaviour, slot): (Behaviour, u64),
         now: u64,
     ) {
-        if slot >= self.slots {
+        if slot >= self.slots || stamp.number >= NUMBERS {
             self.foreign += 1;
             return;
         }
@@ -232,9 +235,10 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_that_does_not_exist_is_foreign() {
+    fn a_slot_or_a_number_that_does_not_exist_is_foreign() {
         let mut ledger = Ledger::new(1);
         ledger.delivered(stamp(0), (Behaviour::Fast, 1), 9);
-        assert_eq!((ledger.foreign, ledger.delivered), (1, 0));
+        ledger.delivered(stamp(999_999_999_999), (Behaviour::Fast, 0), 9);
+        assert_eq!((ledger.foreign, ledger.delivered), (2, 0));
     }
 }

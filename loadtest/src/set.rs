@@ -166,7 +166,13 @@ pub(crate) fn measure(
         .iter()
         .map(|scenario| outcome(scenario, target))
         .collect::<anyhow::Result<_>>()?;
-    progress(&format!("seed {}\n", target.seed));
+    let each = scenarios.iter().map(|one| one.estimate(plan.ceilings));
+    progress(&format!(
+        "seed {}, {} scenarios, about {:.0} s a repetition\n",
+        target.seed,
+        scenarios.len(),
+        each.sum::<Duration>().as_secs_f64()
+    ));
     let begin = Instant::now();
     let mut longest = Duration::ZERO;
     for repetition in 0..plan.repeat {

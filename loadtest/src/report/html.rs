@@ -110,7 +110,7 @@ fn bars(out: &mut String, record: &Record) {
     if record.results.iter().all(|outcome| outcome.bars.is_empty()) {
         return;
     }
-    *out += "<section><h2>Bars</h2><div class=\"wide\"><table><thead><tr><th>Scenario</th><th>bar</th><th>measured</th><th></th></tr></thead><tbody>\n";
+    *out += "<section><h2>Bars</h2><div class=\"wide\"><table><thead><tr><th>Scenario</th><th class=\"words\">bar</th><th>measured</th><th></th></tr></thead><tbody>\n";
     for outcome in &record.results {
         for judged in &outcome.bars {
             let class = if judged.held { "held" } else { "missed" };

@@ -34,7 +34,7 @@ use crate::report::say;
 use crate::scenario::Scenario;
 use crate::signature::Verifier;
 use crate::watch::Watched;
-use director::Director;
+use director::{Directed, Director};
 
 /// Without any delivery for so long the backlog counts as stuck.
 const STUCK: Duration = Duration::from_secs(20);
@@ -130,10 +130,25 @@ struct Measured {
     messages_per_request: u64,
     before: std::collections::BTreeMap<String, Usage>,
     samples: Vec<Sample>,
-    events: Vec<(u64, String)>,
-    restarts: Vec<Duration>,
-    released: Option<u64>,
+    directed: Directed,
     verdict: Verdict,
+}
+
+impl Measured {
+    /// Nothing is known yet but what the generator saw.
+    fn new(scenario: &Scenario, load: &Load, payloads: &Arc<Payloads>, ingested: Ingested) -> Self {
+        Self {
+            payloads: Arc::clone(payloads),
+            pace: load.pace,
+            ingested,
+            first: load.first,
+            messages_per_request: scenario.load.batch.max(1),
+            before: std::collections::BTreeMap::new(),
+            samples: Vec::new(),
+            directed: Directed::default(),
+            verdict: Verdict::default(),
+        }
+    }
 }
 
 impl Stage {
@@ -219,18 +234,7 @@ impl Stage {
                 scenario.load.duration,
             )
         };
-        let played = self.play(target, scenario, &load, &payloads, label)?;
-        let messages_per_request = scenario.load.batch.max(1);
-        let mut measured = Measured {
-            payloads,
-            pace,
-            first,
-            messages_per_request,
-            verdict: Verdict::default(),
-            ..played
-        };
-        measured.verdict = self.drain(&measured, scenario.drain);
-        Ok(measured)
+        self.play(target, scenario, &load, &payloads, label)
     }
 
     /// Accepts the backlog while its endpoints take nothing; answers the next free number.
@@ -272,7 +276,7 @@ impl Stage {
         Ok(count)
     }
 
-    /// The load itself, with what is done to the gateway and the look at it beside it.
+    /// The load and its drain, with what is done to the gateway and the look at it beside them.
     fn play(
         &self,
         target: &Target,
@@ -309,28 +313,27 @@ impl Stage {
                 .lock()
                 .take()
                 .map(std::thread::ScopedJoinHandle::join);
+            let finished = ingested.and_then(|ingested| {
+                let directed = directed
+                    .context("nothing was directed")?
+                    .map_err(|_| anyhow::anyhow!("the director panicked"))??;
+                let mut measured = Measured {
+                    directed,
+                    before: before.lock().clone(),
+                    ..Measured::new(scenario, load, payloads, ingested)
+                };
+                measured.verdict = self.drain(&measured, scenario.drain);
+                Ok(measured)
+            });
+            // Also after an error: the scope waits for the watching thread.
             over.store(true, std::sync::atomic::Ordering::Relaxed);
             let samples = watching
                 .lock()
                 .take()
                 .map(std::thread::ScopedJoinHandle::join);
-            let ingested = ingested?;
-            let directed = directed
-                .context("nothing was directed")?
-                .map_err(|_| anyhow::anyhow!("the director panicked"))??;
-            let samples = samples.and_then(Result::ok).unwrap_or_default();
             Ok(Measured {
-                payloads: Arc::clone(payloads),
-                pace: load.pace,
-                ingested,
-                first: 0,
-                messages_per_request: 1,
-                before: before.lock().clone(),
-                samples,
-                events: directed.events,
-                restarts: directed.restarts,
-                released: directed.released,
-                verdict: Verdict::default(),
+                samples: samples.and_then(Result::ok).unwrap_or_default(),
+                ..finished?
             })
         })
     }

@@ -44,6 +44,7 @@ impl Stage {
                 signatures_verified: ledger.verified,
                 signatures_bad: ledger.bad_signatures,
                 events: measured
+                    .directed
                     .events
                     .iter()
                     .map(|(at, what)| (into(*at), what.clone()))
@@ -83,11 +84,11 @@ impl Stage {
         {
             measures.extend(named([("offered_per_second", planned)]));
         }
-        if let (Some(released), Some(passed)) = (measured.released, ledger.gate) {
+        if let (Some(released), Some(passed)) = (measured.directed.released, ledger.gate) {
             let rate = passed.count as f64 / span(released, passed.last);
             measures.extend(named([("backlog_per_second", rate)]));
         }
-        if let Some(longest) = measured.restarts.iter().max() {
+        if let Some(longest) = measured.directed.restarts.iter().max() {
             measures.extend(named([("restart_ms", longest.as_secs_f64() * 1e3)]));
         }
         measures

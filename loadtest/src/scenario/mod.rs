@@ -326,7 +326,7 @@ impl Scenario {
     /// Seconds that one run of it takes when nothing goes wrong, set-up, ceilings (so many seconds
     /// each) and drain guessed.
     pub(crate) fn estimate(&self, ceilings: Duration) -> Duration {
-        let set_up = Duration::from_micros(300 * self.population.applications);
+        let set_up = Duration::from_millis(2 * self.population.applications);
         let backlog = self.backlog.map_or(0, |backlog| backlog.messages);
         // Filled at 50,000 a second, drained at 10,000.
         let backlog = Duration::from_micros(backlog * 120);
