@@ -186,19 +186,17 @@ impl World {
     pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
         if self.ended()?.is_none() {
             let pid = self.pid();
-            match &mut self.child {
+            let told = match &mut self.child {
                 // Without a program in between: the instant matters.
-                Some(child) if pid.as_ref().is_ok_and(|pid| *pid == child.id()) => child.kill()?,
-                // It may end between the look and the signal.
-                _ => {
-                    if let Err(error) = self.signal("KILL")
-                        && self.ended()?.is_none()
-                    {
-                        return Err(error);
-                    }
+                Some(child) if pid.as_ref().is_ok_and(|pid| *pid == child.id()) => {
+                    child.kill().map_err(anyhow::Error::from)
                 }
-            }
-            self.wait_exit(Duration::from_secs(10))?;
+                // It may be about to end by itself: a process that exits shows no binary any more.
+                _ => self.signal("KILL"),
+            };
+            let ended = self.wait_exit(Duration::from_secs(10));
+            told.or_else(|error| ended.as_ref().map(drop).map_err(|_| error))?;
+            ended?;
         }
         Ok(())
     }

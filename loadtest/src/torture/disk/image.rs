@@ -186,8 +186,9 @@ pub(super) fn unmount(mount: &Path) -> anyhow::Result<()> {
             return Ok(Some(()));
         }
         // Busy while the kernel still closes the files of a process that is gone.
-        if run(Command::new("umount").arg(mount)).is_err() {}
-        Ok(None)
+        match run(Command::new("umount").arg(mount)) {
+            Ok(_) | Err(_) => Ok(None),
+        }
     })
 }
 
