@@ -285,6 +285,7 @@ const fn secs(n: u64) -> Duration {
 
 const DAY: u64 = 86_400;
 const TIB: u64 = 1024 * 1024;
+const UP_TO_TIB: RangeInclusive<ByteSize> = ByteSize::bytes(0)..=ByteSize::mib(TIB);
 
 const fn key(section: &'static str, name: &'static str, slot: Slot) -> Key {
     Key {
@@ -379,10 +380,7 @@ pub(super) static KEYS: &[Key] = &[
     key(
         "storage",
         "reserve",
-        Slot::Size(
-            |d| &mut d.config.storage.reserve,
-            ByteSize::bytes(0)..=ByteSize::mib(TIB),
-        ),
+        Slot::Size(|d| &mut d.config.storage.reserve, UP_TO_TIB),
     ),
     key(
         "storage",
@@ -397,10 +395,7 @@ pub(super) static KEYS: &[Key] = &[
     key(
         "storage",
         "verify_at_start",
-        Slot::Size(
-            |d| &mut d.config.storage.verify_at_start,
-            ByteSize::bytes(0)..=ByteSize::mib(TIB),
-        ),
+        Slot::Size(|d| &mut d.config.storage.verify_at_start, UP_TO_TIB),
     ),
     key(
         "ingest",

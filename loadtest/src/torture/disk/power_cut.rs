@@ -1,6 +1,6 @@
 //! `power-cut` (T01): the power fails at random instants under load, on an ext4 image.
 //!
-//! Each round: load, a cut after up to 400 ms, SIGKILL, remount, restart, drain, judgement. The data
+//! Each round: load, SIGSTOP and a cut after up to 400 ms, SIGKILL, remount, restart, drain, judgement. The data
 //! directory grows older over [`PER_IMAGE`] rounds; then a fresh image begins with a cut during the
 //! very first start. Now and then the cut hits a start on old data instead of the load. A round in
 //! which nothing was under way proves little: at least 30 % of the cuts must find requests that were
@@ -146,6 +146,7 @@ impl PowerCut {
         })?;
         std::thread::sleep(Duration::from_millis(random.random_range(0..80)));
         trial.fault(FaultKind::PowerCut, 0, "while starting")?;
+        freeze(trial);
         cutter.cut()?;
         self.comes_back()
     }
@@ -162,6 +163,7 @@ impl PowerCut {
         std::thread::sleep(Duration::from_millis(random.random_range(50..400)));
         let under_way = trial.caller().unanswered();
         trial.fault(FaultKind::PowerCut, 0, "")?;
+        freeze(trial);
         cutter.cut()?;
         self.under_load += 1;
         self.busy += u32::from(under_way > 0);
@@ -197,5 +199,14 @@ impl PowerCut {
                 }))
             }
         }
+    }
+}
+
+/// Stops the process before its disk: a sync that is under way when ext4 shuts down may still claim
+/// success, and a machine without power would not act on that.
+fn freeze(trial: &Trial) {
+    match trial.world.signal("STOP") {
+        // A start that has ended by itself needs no stopping.
+        Ok(()) | Err(_) => {}
     }
 }
