@@ -4,6 +4,7 @@ use posthaste::policy::hop;
 use serde_json::{Value, json};
 
 use super::kit::{Call, Gateway};
+use crate::kit::{SOON, eventually};
 
 const BODY: &str = r#"{"eventType": "a", "payload": {"n": 1}, "tags": ["t"]}"#;
 
@@ -32,8 +33,12 @@ async fn a_message_takes_its_hops_from_the_request_that_brings_it() {
                 None => call,
             };
             call.expect(202).await;
-            let handed = gateway.handed.lock().clone();
-            assert!(handed.len() > before);
+            // The answer does not wait for the scheduler to take the message up.
+            let handed = eventually("the message is handed on", SOON, async || {
+                let handed = gateway.handed.lock().clone();
+                (handed.len() > before).then_some(handed)
+            });
+            let handed = handed.await;
             for message in &handed[before..] {
                 assert_eq!(message.hops(), hops);
                 assert_eq!(message.tags(), ["t"]);

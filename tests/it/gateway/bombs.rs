@@ -91,7 +91,11 @@ async fn two_thousand_hostile_answers_leave_no_slot_taken_and_nothing_panics() {
         } else {
             HEADS
         };
-        Reply::Close(heads[n % heads.len()].to_vec())
+        // Every second answer is a good one, or the endpoints would be taken for dead and be paced.
+        if n % 2 == 0 {
+            return Reply::Close(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_vec());
+        }
+        Reply::Close(heads[n / 2 % heads.len()].to_vec())
     })
     .await;
     endpoints(&gateway, &receiver, 20).await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use posthaste::client::{POOL_LIFE, ResolveError};
 use posthaste::model::FailureKind;
+use tokio::net::TcpListener;
 
 use crate::wire::kit::{Bench, Receiver, Reply, ips, request};
 
@@ -17,9 +18,10 @@ struct Scene {
 
 impl Scene {
     async fn set() -> Self {
-        let public = Receiver::bind("127.0.0.2:0".parse().unwrap(), |_| Reply::ok()).await;
-        let port = public.addr.port();
-        let private = Receiver::bind(([127, 0, 0, 1], port).into(), |_| Reply::ok()).await;
+        let (public, private) = one_port().await;
+        let port = public.local_addr().unwrap().port();
+        let public = Receiver::on(public, |_| Reply::ok());
+        let private = Receiver::on(private, |_| Reply::ok());
         Self {
             bench: Bench::allowing(&["127.0.0.2/32"]),
             public,
@@ -35,6 +37,19 @@ impl Scene {
             .await
             .outcome
             .failure
+    }
+}
+
+/// Listeners on one port of both addresses. The system chooses it for the first and may have given it
+/// away on the second: then another one.
+async fn one_port() -> (TcpListener, TcpListener) {
+    loop {
+        let public = TcpListener::bind((PUBLIC, 0)).await.unwrap();
+        let port = public.local_addr().unwrap().port();
+        match TcpListener::bind((PRIVATE, port)).await {
+            Ok(private) => return (public, private),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse),
+        }
     }
 }
 

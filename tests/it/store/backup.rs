@@ -159,7 +159,7 @@ fn journals_may_rotate_and_tables_may_be_compacted_while_a_backup_is_taken() {
         }
     };
     // 64 MB make a journal full: the first is sealed while the backup is under way.
-    fill(&mut opened.writer, 62);
+    fill(&mut opened.writer, 64);
     let to = dir.path().join("backup");
     let written = hot(&mut opened, &to, |writer| fill(writer, 3));
     let journals = journals(&to);

@@ -99,7 +99,7 @@ fn lines(request: &[u8]) -> Vec<(String, String)> {
         .collect()
 }
 
-const OURS: [&str; 12] = [
+const OURS: [&str; 13] = [
     "Content-Length",
     "Content-Type",
     "Host",
@@ -109,6 +109,7 @@ const OURS: [&str; 12] = [
     "Traceparent",
     "User-Agent",
     "Webhook-Attempt",
+    "Webhook-Hops",
     "Webhook-Id",
     "Webhook-Signature",
     "Webhook-Timestamp",

@@ -67,6 +67,12 @@ const SOMETIMES: &[&str] = &[
     "a Retry-After longer than the schedule",
 ];
 
+/// Too rare to be demanded of fewer than a thousand seeds.
+const RARE: &[&str] = &[
+    "a drain that was cut off",
+    "an event stored without an answer",
+];
+
 /// How a life is meant to end.
 #[derive(Debug, Clone, Copy)]
 enum End {
@@ -378,6 +384,7 @@ fn every_acknowledged_event_comes_to_its_end_whatever_happens_to_the_process() {
         let vacuous: Vec<_> = SOMETIMES
             .iter()
             .filter(|what| !seen.contains_key(*what))
+            .filter(|what| seeds.len() >= 1000 || !RARE.contains(*what))
             .collect();
         assert!(vacuous.is_empty(), "C11: never seen: {vacuous:?}");
     }
