@@ -187,10 +187,7 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
             return Ok(Exit::Drained);
         }
     };
-    if let Some(key) = instance::prepare(&engine, admin_key.is_some()).await? {
-        // Now, not when ready: the key is in the store, and a start that fails later makes no other.
-        say(&format!("admin key, shown this once: {key}"));
-    }
+    show_new_key(&engine, admin_key.is_some(), say).await?;
     let admin = admin_key.map(|key| auth::hash(&key));
     let api = build::api(&config, &engine, admin, exposition.clone());
     let (front_stopper, front_stop) = Stopper::new();
@@ -230,6 +227,15 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
     };
     let stoppers = [front_stopper, stopper];
     Ok(shutdown::drain(cause, &engine, &tasks, stoppers, (limit, &mut signals)).await)
+}
+
+/// Makes and shows the admin key of a first start. Now, not when ready: the key is in the store, and a
+/// start that fails later makes no other.
+async fn show_new_key(engine: &build::Engine, is_given: bool, say: fn(&str)) -> Result<(), Error> {
+    if let Some(key) = instance::prepare(engine, is_given).await? {
+        say(&format!("admin key, shown this once: {key}"));
+    }
+    Ok(())
 }
 
 /// Tells the service manager, the log and the person who started it.

@@ -1,7 +1,6 @@
 //! Every key: where it lives, what it takes, and which range it has.
 //!
-//! One table serves the file, the environment, the printed result, the documentation test and the
-//! suggestions for mistyped names, so a key cannot exist for one of them and not for another.
+//! One table serves file, environment, printed result, documentation and suggestions for mistyped names.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;

@@ -105,17 +105,7 @@ pub fn verify(dir: &Path) -> Result<Report, Error> {
     let directory = Directory::lock(dir)?;
     directory.check()?;
     let mut report = Report::default();
-    let mark = match MarkFile::peek(&directory.mark()) {
-        Ok(Some(mark)) => mark,
-        Ok(None) => {
-            report.problem("the high-water mark is damaged");
-            Mark::default()
-        }
-        Err(error) => {
-            report.problem(format!("the high-water mark cannot be read: {error}"));
-            Mark::default()
-        }
-    };
+    let mark = mark_of(&directory, &mut report);
     let journals = preflight::look(&directory.database())?;
     if report.is_good() && is_unfinished(&mark, &journals) {
         return Ok(report);
@@ -174,6 +164,16 @@ pub fn verify(dir: &Path) -> Result<Report, Error> {
         .sync()
         .map_err(|error| on_disk("sync the directory", &error))?;
     Ok(report)
+}
+
+/// The high-water mark; an empty one where it cannot be read, which is a problem.
+fn mark_of(directory: &Directory, report: &mut Report) -> Mark {
+    match MarkFile::peek(&directory.mark()) {
+        Ok(Some(mark)) => return mark,
+        Ok(None) => report.problem("the high-water mark is damaged"),
+        Err(error) => report.problem(format!("the high-water mark cannot be read: {error}")),
+    }
+    Mark::default()
 }
 
 struct Check<'a> {

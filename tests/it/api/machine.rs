@@ -122,6 +122,7 @@ impl Known {
     }
 
     /// Carries a step out and says what the gateway must answer.
+    #[expect(clippy::too_many_lines, reason = "one arm per operation")]
     fn carry_out(&mut self, step: &Step) -> Expected {
         Expected::Status(match step {
             Step::CreateApp(app) => self.create_app(*app),
@@ -464,6 +465,7 @@ impl Lives {
     }
 
     /// The request of a step; `None` = there is nothing to ask for.
+    #[expect(clippy::too_many_lines, reason = "one arm per operation")]
     fn request(&self, step: &Step) -> Option<(&'static str, String, Value, Option<String>)> {
         let ep = |app: &u8, uid: &u8| format!("/app/app-{app}/endpoint/ep-{uid}");
         let bare = |method, path| Some((method, path, Value::Null, None));
@@ -666,7 +668,7 @@ impl Lives {
             .map(|one| {
                 assert_eq!(
                     text(&one["eventType"]),
-                    name(one["payload"]["of"].as_u64().unwrap() as u8)
+                    name(u8::try_from(one["payload"]["of"].as_u64().unwrap()).unwrap())
                 );
                 (
                     text(&one["id"]),

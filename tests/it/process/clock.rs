@@ -31,7 +31,7 @@ fn library() -> PathBuf {
 
 /// A gateway whose wall clock is `offset` seconds off; `turn` moves it.
 fn faked(offset: i64) -> Launch {
-    let retries = vec!["4s"; 8].join(",");
+    let retries = ["4s"; 8].join(",");
     let launch = Launch::new(&[
         ("delivery.retry_schedule", &retries),
         ("delivery.jitter", "0"),

@@ -1,5 +1,10 @@
 //! Nobody can write a line of their own into the log (T52).
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a client of the gateway under test"
+)]
+
 use bytes::Bytes;
 use http::Method;
 use serde_json::{Value, json};

@@ -1,5 +1,10 @@
 //! SIGHUP with a configuration file: what takes over, what does not, and what a mistake changes.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a client of the gateway under test"
+)]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

@@ -111,6 +111,7 @@ fn config() -> Config {
 }
 
 impl Process {
+    #[expect(clippy::too_many_lines, reason = "puts the whole gateway together")]
     pub(crate) async fn start(world: &Arc<World>) -> Self {
         let config = config();
         let killed = Arc::new(Notify::new());
