@@ -21,7 +21,7 @@ use self::sync::{
     AtomicBool, AtomicU64, AtomicUsize, Ordering, Receiver, RecvTimeoutError, Sender, TrySendError,
     bounded,
 };
-use crate::base::{Clock, Timestamp, task};
+use crate::base::{Clock, SystemClock, Timestamp, task};
 use crate::model::{LaneId, Message};
 use crate::store::{
     Accept, ConfigRow, IdempotencyKey, Settlement, Space, Standing, StoredAnswer, Writer,
@@ -129,7 +129,7 @@ impl Lane {
         let (work, inbox) = bounded(options.queue.saturating_add(CONTROL_ROOM));
         let shared = Arc::new(Shared {
             options,
-            clock: Arc::clone(&clock),
+            real: SystemClock::start(),
             lane: writer.lane(),
             busy_since_ms: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
@@ -291,7 +291,8 @@ impl Lane {
 /// What both sides of the queue see.
 struct Shared {
     options: Options,
-    clock: Arc<dyn Clock>,
+    /// A stall of the disk is a matter of real time, also where a test moves the clock.
+    real: SystemClock,
     lane: LaneId,
     /// When the thread took up what it does now (monotonic, plus one); 0 while it waits for work.
     busy_since_ms: AtomicU64,
@@ -306,7 +307,7 @@ struct Shared {
 impl Shared {
     /// The thread takes something up.
     fn works(&self) {
-        let now = millis(self.clock.monotonic()).saturating_add(1);
+        let now = millis(self.real.monotonic()).saturating_add(1);
         self.busy_since_ms.store(now, Ordering::Relaxed);
     }
 
@@ -317,7 +318,7 @@ impl Shared {
 
     fn has_stalled(&self) -> bool {
         let since = self.busy_since_ms.load(Ordering::Relaxed);
-        let now = millis(self.clock.monotonic());
+        let now = millis(self.real.monotonic());
         since > 0 && now.saturating_add(1).saturating_sub(since) > millis(STALL)
     }
 
