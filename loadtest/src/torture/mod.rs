@@ -5,9 +5,9 @@
 //! run, and a function that sets it up on a [`Stage`] and answers its rounds. To add one:
 //!
 //! 1. Write a file with a struct that implements [`Rounds`]: one call is one round with a seed, all
-//!    randomness comes from that seed, and its result is the checker's verdict ([`Trial::result`])
+//!    randomness comes from that seed, and its result is the checker's verdict ([`trial::Trial::result`])
 //!    plus whatever else the scenario demands ([`RoundResult::must`]). A struct that keeps its
-//!    [`Trial`] over the rounds lets the data directory grow older; call [`Trial::next_history`]
+//!    [`trial::Trial`] over the rounds lets the data directory grow older; call [`trial::Trial::next_history`]
 //!    between rounds so that the checker reads each round once.
 //! 2. Add a `SCENARIO` constant and name it in [`scenarios`].
 //! 3. Describe it in `docs/TORTURE.md`.

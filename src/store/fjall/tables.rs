@@ -15,7 +15,7 @@
 //! archive                    parts | TOC! count u32 { pos u64 | len u64 | name } | SFA! 1 0 …
 //! ```
 //!
-//! Numbers are little-endian. Elsewhere: journals ([`super::preflight`]), single records ([`super::verify`]).
+//! Numbers are little-endian. Elsewhere: journals ([`super::preflight`]), single records ([`mod@super::verify`]).
 #![deny(clippy::indexing_slicing)]
 
 use std::fs::{self, File};

@@ -253,7 +253,10 @@ async fn while_the_commit_thread_stands_still_new_messages_are_refused_at_once()
     };
     let error = eventually("it is refused", Duration::from_secs(5), refused).await;
     assert_eq!(error, Error::Busy);
-    assert!(waiting.len() < 50_000, "for the stall, not for a full queue");
+    assert!(
+        waiting.len() < 50_000,
+        "for the stall, not for a full queue"
+    );
     assert_eq!(lane.waiting(), waiting.len(), "it takes no room");
     posthaste::base::task::detach(async move { while committed.recv().await.is_some() {} });
     for ticket in waiting {

@@ -2,7 +2,7 @@
 //!
 //! JSON in two layers: `{"sha256": "…", "manifest": {…}}`, the sum over the bytes of the inner
 //! object as they stand there. Pure but for nothing: reading and writing the file is in
-//! [`super::write`] and [`super::restore`].
+//! [`mod@super::write`] and [`mod@super::restore`].
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

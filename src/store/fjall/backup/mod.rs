@@ -1,8 +1,8 @@
 //! Copies of a store: taken while it is in use, checked, and turned into a store again.
 //!
 //! Owns: the form of a backup (`docs/adr/0103-backup-and-restore.md`). [`capture`] holds the files as
-//! they are at one instant, [`write`] copies and sums them and writes the [`manifest`] last,
-//! [`restore`] checks all of it before it writes a byte.
+//! they are at one instant, [`mod@write`] copies and sums them and writes the [`manifest`] last,
+//! [`mod@restore`] checks all of it before it writes a byte.
 //!
 //! Invariants: the manifest is the last file written and names every other one with size and SHA-256,
 //! so a backup without a manifest is none; no file of a backup is ever changed by the store it was
