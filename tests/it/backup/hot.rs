@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Method;
 use parking_lot::Mutex;
 use posthaste::backup::{Backups, Error, Parts};
 use posthaste::base::{Clock, SystemClock};
@@ -16,7 +18,9 @@ use posthaste::store::fjall::Store;
 use posthaste::store::fjall::backup::check;
 use serde_json::{Value, json};
 
-use crate::kit::{Answer, Client, Gateway, Receiver, endpoint, message, now, say};
+use crate::kit::{
+    Answer, Client, Gateway, Receiver, SOON, endpoint, eventually, message, now, say,
+};
 
 const MESSAGES: &str = "/api/v1/app/acme/msg";
 
@@ -64,7 +68,7 @@ impl Load {
     }
 
     async fn reaches(&self, count: usize) {
-        crate::kit::eventually("there is load", Duration::from_secs(20), async || {
+        eventually("there is load", Duration::from_secs(20), async || {
             (self.acked.lock().len() >= count).then_some(())
         })
         .await;
@@ -211,9 +215,13 @@ async fn a_folder_that_fills_the_disk_is_refused_with_507_and_ingest_goes_on() {
     endpoint(&gateway, "acme", &receiver, "/hook", json!({})).await;
     let (_, stopped) = gateway.stop().await;
     // With the whole disk as its reserve there is no room for a copy.
-    let gateway = stopped.with("storage.reserve", "1000GiB").start().await;
-    let refused = gateway.api().post("/api/v1/admin/backup", &json!({})).await;
-    let refused = refused.expect(507);
+    // A disk below its reserve makes the gateway not ready: it is up as soon as it answers.
+    let gateway = stopped.with("storage.reserve", "1000GiB").launch.spawn();
+    let refused = eventually("it answers", SOON, async || {
+        let (path, none) = ("/api/v1/admin/backup", Bytes::from_static(b"{}"));
+        gateway.api().send(Method::POST, path, &[], none).await.ok()
+    });
+    let refused = refused.await.expect(507);
     assert_eq!(refused["code"], "storage_low", "{refused}");
     assert_eq!(fs::read_dir(backups.path()).unwrap().count(), 0);
 }
