@@ -311,6 +311,14 @@ impl Shared {
         self.busy_since_ms.store(now, Ordering::Relaxed);
     }
 
+    /// The thread got on: under a load that never lets the queue run empty it is busy for long
+    /// without having stalled. Rounds run by hand have no thread and never count as busy.
+    fn gets_on(&self) {
+        if self.busy_since_ms.load(Ordering::Relaxed) > 0 {
+            self.works();
+        }
+    }
+
     /// The thread waits for work.
     fn rests(&self) {
         self.busy_since_ms.store(0, Ordering::Relaxed);

@@ -93,7 +93,7 @@ impl Round {
             if drained {
                 break;
             }
-            self.shared.works();
+            self.shared.gets_on();
         }
         match self.rest() {
             Ok(()) => true,
