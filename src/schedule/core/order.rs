@@ -32,6 +32,9 @@ pub(super) struct Keys {
 struct Key {
     /// A retry waits until then.
     until: Timestamp,
+    /// The latest due time of a row. What comes new gets none before it, even if the clock has gone
+    /// back since (simulation seed 65).
+    last: Timestamp,
     /// Rows of this key that wait for a time and are not in memory.
     rows: u32,
     /// Those of the rows that others must not overtake although their due times allow it: the one
@@ -67,7 +70,8 @@ impl Keys {
         }
         let state = self.of.get_mut(&key)?;
         if fresh && state.rows > 0 {
-            return Some(state.until.max(now).max(LEAST));
+            state.last = state.last.max(state.until).max(now).max(LEAST);
+            return Some(state.last);
         }
         if state.ahead.first().is_some_and(|first| *first < at) {
             state.ahead.insert(at);
@@ -115,6 +119,7 @@ impl Keys {
         let state = self.of.entry(key).or_default();
         state.rows += 1;
         state.until = state.until.max(row.due);
+        state.last = state.last.max(row.due);
         if parked.reason == ParkReason::Once {
             // It was finished before: nothing waits for it, and it must not stand in the place of
             // the delivery that the others do wait for (simulation seed 310).
@@ -140,7 +145,7 @@ impl Keys {
         self.loading = true;
         for state in self.of.values_mut() {
             state.rows = 0;
-            state.until = Timestamp::ZERO;
+            (state.until, state.last) = (Timestamp::ZERO, Timestamp::ZERO);
             state.ahead.clear();
         }
         self.of.retain(|_, state| !state.waiting.is_empty());

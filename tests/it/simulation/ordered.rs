@@ -86,8 +86,8 @@ fn a_failing_key_holds_up_its_own_messages_only() {
     sim.census();
 }
 
-/// Random failures, bursts and crashes: per key the first success follows the order of acceptance.
-fn keeps_order(order: Order, seed: u64) {
+/// Random failures, bursts, crashes and `steps` of the clock: per key the first success follows the order of acceptance.
+fn keeps_order(order: Order, steps: bool, seed: u64) {
     let mut sim = Sim::new(seed);
     let ep = sim.endpoint(quick(order), Answer::Status(200));
     let mut sent: BTreeMap<Option<String>, Vec<Position>> = BTreeMap::new();
@@ -101,6 +101,10 @@ fn keeps_order(order: Order, seed: u64) {
         if sim.random.random_bool(0.05) {
             let power = sim.random.random_bool(0.5);
             sim.crash(power);
+        }
+        if steps && sim.random.random_bool(0.1) {
+            let by = sim.random.random_range(-60_000..60_000);
+            sim.step_clock(by);
         }
         if sim.random.random_bool(0.3) {
             let pause = Duration::from_millis(sim.random.random_range(1..8000));
@@ -125,13 +129,21 @@ fn keeps_order(order: Order, seed: u64) {
 #[test]
 fn order_per_endpoint_survives_failures_and_crashes() {
     for seed in seeds() {
-        keeps_order(Order::Endpoint, seed);
+        keeps_order(Order::Endpoint, false, seed);
     }
 }
 
 #[test]
 fn order_per_key_survives_failures_and_crashes() {
     for seed in seeds() {
-        keeps_order(Order::Key, seed);
+        keeps_order(Order::Key, false, seed);
+    }
+}
+
+#[test]
+fn order_survives_steps_of_the_clock() {
+    for seed in seeds() {
+        keeps_order(Order::Key, true, seed);
+        keeps_order(Order::Endpoint, true, seed);
     }
 }
