@@ -36,7 +36,7 @@ const VICTIMS: [&str; 3] = ["well", "flaky", "named"];
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "chaos",
     about: "a random mix of all faults for 60 s a round (full: 120 s)",
-    rounds: [1, 20],
+    rounds: [1, 8],
     chained: false,
     prepare,
 };

@@ -158,21 +158,32 @@ fn journals_may_rotate_and_tables_may_be_compacted_while_a_backup_is_taken() {
             last += 4;
         }
     };
-    // 64 MB make a journal full: the first is sealed while the backup is under way.
+    // A journal is full at 64 MiB; the next one begins while the backup is under way.
     fill(&mut opened.writer, 64);
+    let data = dir.path().join("data");
+    let before = journals(&data);
+    let mut rotated = false;
     let to = dir.path().join("backup");
-    let written = hot(&mut opened, &to, |writer| fill(writer, 3));
-    let journals = journals(&to);
+    let written = hot(&mut opened, &to, |writer| {
+        fill(writer, 3);
+        for _ in 0..64 {
+            rotated = rotated || journals(&data).iter().any(|now| !before.contains(now));
+            if rotated {
+                break;
+            }
+            fill(writer, 1);
+        }
+    });
+    assert!(rotated, "no journal was begun: {before:?}");
     let tables = written.manifest.files.iter();
     let tables = tables.filter(|file| file.path.contains("/tables/")).count();
     say(&format!(
         "{} journals, {tables} tables, {} of {} bytes copied",
-        journals.len(),
+        journals(&to).len(),
         written.copied,
         written.manifest.bytes()
     ));
-    assert!(journals.len() > 1, "a journal was sealed");
-    assert!(tables > 20, "the memory tables were flushed");
+    assert!(tables > 0, "no memory table was flushed");
     let upto = written.manifest.tail.seq;
     let (_dir, copy) = restored(&to, LATER);
     assert_eq!(seqs(&*copy.reader, lane), (1..=upto).collect::<Vec<_>>());

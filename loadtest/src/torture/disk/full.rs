@@ -35,7 +35,7 @@ const DRAIN: Duration = Duration::from_secs(60);
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "disk-full",
     about: "a small disk fills up under load, and later has room again",
-    rounds: [2, 20],
+    rounds: [2, 10],
     chained: true,
     prepare,
 };
