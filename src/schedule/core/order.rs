@@ -25,6 +25,9 @@ use crate::policy::retry;
 pub(super) struct Keys {
     /// After a start: the rows that wait for a retry are being counted; nothing may start yet.
     pub(super) loading: bool,
+    /// A page under way was asked for before the count began: it is no part of it (simulation
+    /// seed 310).
+    foreign: bool,
     of: HashMap<u64, Key>,
 }
 
@@ -140,9 +143,10 @@ impl Keys {
         self.tidy(key);
     }
 
-    /// Counts the rows anew: they were changed from outside.
-    pub(super) fn reload(&mut self) {
+    /// Counts the rows anew: they were changed from outside. `reading` = a page is under way.
+    pub(super) fn reload(&mut self, reading: bool) {
         self.loading = true;
+        self.foreign = reading;
         for state in self.of.values_mut() {
             state.rows = 0;
             (state.until, state.last) = (Timestamp::ZERO, Timestamp::ZERO);
@@ -249,6 +253,10 @@ impl Core {
         let Some(keys) = slot.keys.as_mut() else {
             return;
         };
+        if std::mem::take(&mut keys.foreign) {
+            slot.retry.read(None, Some(Timestamp::ZERO));
+            return self.wake(read.endpoint);
+        }
         for (row, _) in rows {
             let delivery = Delivery {
                 at: row.key.at,

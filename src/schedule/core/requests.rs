@@ -202,7 +202,7 @@ impl Slot {
     /// There may be rows of both sorts: read from the start.
     fn start_reading(&mut self) {
         if let Some(keys) = self.keys.as_mut() {
-            keys.reload();
+            keys.reload(self.retry.reading);
             // Nothing to count: a count that stayed would hold up its keys for ever.
             keys.loading = self.parked > 0;
         }
