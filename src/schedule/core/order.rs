@@ -9,7 +9,7 @@
 //! sort by due time and then by position, so they come back in order. Memory grows with the keys that
 //! are failing or in flight, never with the backlog.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -17,8 +17,7 @@ use hashbrown::HashMap;
 use super::slot::Slot;
 use super::{Core, Kind, Read};
 use crate::base::Timestamp;
-use crate::model::{Delivery, Message, Order, ParkReason, Parked, Position};
-use crate::policy::retry;
+use crate::model::{Delivery, Message, Order, ParkReason, Parked, ParkedKey, Position};
 
 /// Keys of one endpoint that have something in memory or waiting for a retry.
 #[derive(Debug, Default)]
@@ -33,16 +32,17 @@ pub(super) struct Keys {
 
 #[derive(Debug, Default)]
 struct Key {
-    /// A retry waits until then.
-    until: Timestamp,
+    /// Rows of this key that wait for a time and are not in memory.
+    rows: u32,
     /// The latest due time of a row. What comes new gets none before it, even if the clock has gone
     /// back since (simulation seed 65).
     last: Timestamp,
-    /// Rows of this key that wait for a time and are not in memory.
-    rows: u32,
-    /// Those of the rows that others must not overtake although their due times allow it: the one
-    /// that failed, and what came out of turn and was sent back. At most the rows of a failing key.
-    ahead: BTreeSet<Position>,
+    /// Those of the rows that others must not overtake although their due times allow it, and those
+    /// due times: the one that failed, and what came out of turn and was sent back. At most the rows
+    /// of a failing key.
+    ahead: BTreeMap<Position, Timestamp>,
+    /// While rows are counted, in the order of their due times: the newest that was found.
+    newest: Option<Position>,
     /// Waiting in memory, in order; the first one may be queued or under way.
     waiting: BTreeSet<Position>,
     /// The one that is queued or under way.
@@ -54,11 +54,12 @@ impl Keys {
         (order == Order::Key).then(Box::default)
     }
 
-    /// The due time under which a delivery of `key` must wait, if it must: behind what waits for its
-    /// retry, and, if it is `fresh`, behind all rows, since those are older.
+    /// The due time under which a delivery of `key` must wait, if it must: behind all rows if it is
+    /// `fresh`, since those are older; else behind the rows that it must not overtake.
     ///
     /// Rows come back by due time and then by position. What is sent back gets the due time of the
-    /// one that failed, even if that has passed: so it stands behind it and in order with the rest.
+    /// one before it, even if that has passed: so it stands behind it and in order with the rest, and
+    /// does not come back before it, even if the clock has gone back (simulation seed 310).
     pub(super) fn behind(
         &mut self,
         key: u64,
@@ -73,14 +74,18 @@ impl Keys {
         }
         let state = self.of.get_mut(&key)?;
         if fresh && state.rows > 0 {
-            state.last = state.last.max(state.until).max(now).max(LEAST);
+            state.last = state.last.max(now).max(LEAST);
             return Some(state.last);
         }
-        if state.ahead.first().is_some_and(|first| *first < at) {
-            state.ahead.insert(at);
-            return Some(state.until.max(LEAST));
+        let (first, due) = state.ahead.first_key_value()?;
+        if *first >= at {
+            return None;
         }
-        (!retry::is_due(state.until, now)).then_some(state.until)
+        let before = state.ahead.range(..at).next_back();
+        let due = before.map_or(*due, |(_, before)| *before.max(due)).max(LEAST);
+        state.ahead.insert(at, due);
+        state.last = state.last.max(due);
+        Some(due)
     }
 
     /// A delivery came into memory; true = it may be queued for a slot.
@@ -98,40 +103,41 @@ impl Keys {
     }
 
     /// A row was parked behind its key.
-    pub(super) fn parked(&mut self, key: u64) {
+    pub(super) fn parked(&mut self, key: u64, due: Timestamp) {
         if key != 0 {
-            self.of.entry(key).or_default().rows += 1;
+            let state = self.of.entry(key).or_default();
+            state.rows += 1;
+            state.last = state.last.max(due);
         }
     }
 
     /// A row is only in the store (again): it may be the first of its key.
-    pub(super) fn returned(&mut self, key: u64, at: Position) {
-        if key != 0 {
-            let state = self.of.entry(key).or_default();
-            state.rows += 1;
-            state.ahead.insert(at);
+    pub(super) fn returned(&mut self, key: u64, row: ParkedKey) {
+        self.parked(key, row.due);
+        if let Some(state) = self.of.get_mut(&key) {
+            state.ahead.insert(row.at, row.due);
         }
     }
 
-    /// A row was found in the store while counting: the first of its key goes ahead.
+    /// A row was found in the store while counting. What is due later than a younger one was waited
+    /// for, and still is.
     fn found(&mut self, parked: &Parked) {
         let (key, row) = (parked.order_key, parked.key);
-        if key == 0 {
+        let known = |state: &Key| state.ahead.contains_key(&row.at);
+        if key == 0 || self.of.get(&key).is_some_and(known) {
+            return;
+        }
+        self.parked(key, row.due);
+        if parked.reason == ParkReason::Once {
+            // It was finished before: nothing waits for it, and it must not stand in the place of
+            // the delivery that the others do wait for.
             return;
         }
         let state = self.of.entry(key).or_default();
-        state.rows += 1;
-        state.until = state.until.max(row.due);
-        state.last = state.last.max(row.due);
-        if parked.reason == ParkReason::Once {
-            // It was finished before: nothing waits for it, and it must not stand in the place of
-            // the delivery that the others do wait for (simulation seed 310).
-            return;
+        if state.newest.is_some_and(|newest| row.at < newest) {
+            state.ahead.insert(row.at, row.due);
         }
-        let first = state.ahead.pop_first();
-        state
-            .ahead
-            .insert(first.map_or(row.at, |first| first.min(row.at)));
+        state.newest = state.newest.max(Some(row.at));
     }
 
     /// A row of the key was taken into memory.
@@ -149,7 +155,8 @@ impl Keys {
         self.foreign = reading;
         for state in self.of.values_mut() {
             state.rows = 0;
-            (state.until, state.last) = (Timestamp::ZERO, Timestamp::ZERO);
+            state.last = Timestamp::ZERO;
+            state.newest = None;
             state.ahead.clear();
         }
         self.of.retain(|_, state| !state.waiting.is_empty());
@@ -168,20 +175,14 @@ impl Keys {
         next
     }
 
-    /// A delivery waits for its retry at `until`; answers those of its key that must wait behind it.
-    pub(super) fn blocked(
-        &mut self,
-        key: u64,
-        at: Position,
-        until: Timestamp,
-    ) -> BTreeSet<Position> {
+    /// A delivery waits for its retry until `due`; answers those of its key that must wait behind it.
+    pub(super) fn blocked(&mut self, key: u64, at: Position, due: Timestamp) -> BTreeSet<Position> {
         if key == 0 {
             return BTreeSet::new();
         }
+        self.parked(key, due);
         let state = self.of.entry(key).or_default();
-        state.until = until;
-        state.rows += 1;
-        state.ahead.insert(at);
+        state.ahead.insert(at, due);
         state.turn = None;
         let mut behind = std::mem::take(&mut state.waiting);
         behind.remove(&at);

@@ -163,7 +163,7 @@ impl Core {
             .get_mut(&parked.key.endpoint)
             .and_then(|slot| slot.keys.as_mut())
         {
-            keys.parked(parked.order_key);
+            keys.parked(parked.order_key, parked.key.due);
         }
         self.park(Parked {
             reason: ParkReason::Behind,
@@ -390,7 +390,7 @@ impl Core {
                     if is_retry(live.row) {
                         slot.retries_in_hand = slot.retries_in_hand.saturating_sub(1);
                         if let Some(keys) = slot.keys.as_mut() {
-                            keys.returned(live.order_key, delivery.at);
+                            keys.returned(live.order_key, key);
                         }
                     }
                 }
