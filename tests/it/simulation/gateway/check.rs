@@ -448,17 +448,18 @@ fn order(world: &World, history: &History, peers: &[Peer], cases: &[Case]) {
 }
 
 fn has_ended(case: &Case, by: u64) -> bool {
-    match case.state {
-        DeliveryState::Cancelled => true,
-        DeliveryState::Dead => case
-            .received
-            .iter()
-            .all(|r| r.end.is_some_and(|end| end <= by)),
-        _ => case
-            .received
-            .iter()
-            .any(|r| is_success(r) && r.seen && r.end.is_some_and(|end| end <= by)),
-    }
+    let over = |r: &Received| r.end.is_some_and(|end| end <= by);
+    // A success that was lost with the process had ended the delivery, whatever came of it later.
+    let delivered = case
+        .received
+        .iter()
+        .any(|r| is_success(r) && r.seen && over(r));
+    delivered
+        || match case.state {
+            DeliveryState::Cancelled => true,
+            DeliveryState::Dead => case.received.iter().all(over),
+            _ => false,
+        }
 }
 
 /// Its schedule was used up by then, and that was lost with the process soon after.
