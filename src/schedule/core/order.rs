@@ -82,7 +82,9 @@ impl Keys {
             return None;
         }
         let before = state.ahead.range(..at).next_back();
-        let due = before.map_or(*due, |(_, before)| *before.max(due)).max(LEAST);
+        let due = before
+            .map_or(*due, |(_, before)| *before.max(due))
+            .max(LEAST);
         state.ahead.insert(at, due);
         state.last = state.last.max(due);
         Some(due)

@@ -211,18 +211,25 @@ impl Core {
         if read.walk {
             return self.take_walk_page(now, read, &rows, more, out);
         }
-        let Some(slot) = self.slots.get(&read.endpoint) else {
+        let Some(slot) = self.slots.get_mut(&read.endpoint) else {
             return;
         };
         if slot.keys.as_ref().is_some_and(|keys| keys.loading) {
             return self.load_keys(&read, &rows, more);
         }
         let deleted = slot.plan.deleted;
-        let (mut last, mut next) = (None, None);
+        let ordered = slot.plan.order != Order::None && !deleted;
+        let overtaken = slot.head(read.kind).noted().filter(|_| ordered);
+        let (mut last, mut next, mut again) = (None, None, false);
         for (parked, message) in rows {
             let key = parked.key;
             if !is_due(key.due, (now, at)) && !deleted {
                 next = Some(key.due);
+                break;
+            }
+            if overtaken.is_some_and(|first| first < key) {
+                // A row before it came (back) into the store while the page was read: read again.
+                (next, again) = (Some(key.due), true);
                 break;
             }
             if !self.claim(now, &parked, message.as_ref(), out) {
@@ -231,7 +238,8 @@ impl Core {
             }
             last = Some(key);
         }
-        let stuck = last.is_none() && (more || next.is_some_and(|due| is_due(due, (now, at))));
+        let stuck =
+            last.is_none() && !again && (more || next.is_some_and(|due| is_due(due, (now, at))));
         if next.is_none() && more {
             next = Some(Timestamp::ZERO);
         }

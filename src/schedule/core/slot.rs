@@ -90,6 +90,11 @@ impl Head {
         }
     }
 
+    /// The first row put in while a page was being read.
+    pub(super) const fn noted(&self) -> Option<ParkedKey> {
+        self.noted
+    }
+
     /// A page came back: `last` is the last row dealt with, `next` the due time of the first row
     /// that was left.
     pub(super) fn read(&mut self, last: Option<ParkedKey>, next: Option<Timestamp>) {

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use posthaste::model::{
-    AppNo, Attempt, DeadReason, Delivery, DeliveryState, EndpointNo, Message, Order, Position, Verdict,
+    AppNo, Attempt, DeadReason, Delivery, DeliveryState, EndpointNo, Message, Order, Position,
+    Verdict,
 };
 use posthaste::store::Reader;
 
@@ -49,7 +50,10 @@ pub(crate) async fn judge(world: &World, process: &Process) {
     if std::env::var("DBG").is_ok() {
         for case in &cases {
             if case.touched {
-                eprintln!("touched {:?} {:?} {:?}", case.delivery, case.ordering, case.state);
+                eprintln!(
+                    "touched {:?} {:?} {:?}",
+                    case.delivery, case.ordering, case.state
+                );
             }
         }
     }
@@ -419,11 +423,24 @@ fn order(world: &World, history: &History, peers: &[Peer], cases: &[Case]) {
         row.sort_by_key(|case| case.delivery.at);
         if std::env::var("DBG").is_ok() {
             for case in &row {
-                eprintln!("peer {peer} key {key:?} {:?} {:?} received {:?} attempts {:?}", case.delivery.at, case.state,
-                    case.received.iter().map(|r| (r.start, r.end, r.sent, r.seen, r.cut)).collect::<Vec<_>>(),
-                    case.attempts.iter().map(|a| (a.no, a.ended.millis(), a.verdict)).collect::<Vec<_>>());
+                eprintln!(
+                    "peer {peer} key {key:?} {:?} {:?} received {:?} attempts {:?}",
+                    case.delivery.at,
+                    case.state,
+                    case.received
+                        .iter()
+                        .map(|r| (r.start, r.end, r.sent, r.seen, r.cut))
+                        .collect::<Vec<_>>(),
+                    case.attempts
+                        .iter()
+                        .map(|a| (a.no, a.ended.millis(), a.verdict))
+                        .collect::<Vec<_>>()
+                );
             }
-            eprintln!("deaths {:?} recovered {:?} steps {:?}", history.deaths, history.recovered, history.steps);
+            eprintln!(
+                "deaths {:?} recovered {:?} steps {:?}",
+                history.deaths, history.recovered, history.steps
+            );
         }
         for (place, case) in row.iter().enumerate() {
             let Some(start) = case.received.iter().map(|r| r.start).min() else {
