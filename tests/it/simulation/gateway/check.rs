@@ -47,16 +47,6 @@ pub(crate) async fn judge(world: &World, process: &Process) {
     acknowledged(world, &messages);
     forged(world, &messages);
     let cases = cases(world, process, &messages).await;
-    if std::env::var("DBG").is_ok() {
-        for case in &cases {
-            if case.touched {
-                eprintln!(
-                    "touched {:?} {:?} {:?}",
-                    case.delivery, case.ordering, case.state
-                );
-            }
-        }
-    }
     let unfinished = cases.iter().filter(|case| !is_final(case.state)).count();
     census(world, process, unfinished);
     let peers = world.peers.lock().clone();
@@ -421,27 +411,6 @@ fn order(world: &World, history: &History, peers: &[Peer], cases: &[Case]) {
     for ((peer, key), mut row) in rows {
         row.retain(|case| !case.touched);
         row.sort_by_key(|case| case.delivery.at);
-        if std::env::var("DBG").is_ok() {
-            for case in &row {
-                eprintln!(
-                    "peer {peer} key {key:?} {:?} {:?} received {:?} attempts {:?}",
-                    case.delivery.at,
-                    case.state,
-                    case.received
-                        .iter()
-                        .map(|r| (r.start, r.end, r.sent, r.seen, r.cut))
-                        .collect::<Vec<_>>(),
-                    case.attempts
-                        .iter()
-                        .map(|a| (a.no, a.ended.millis(), a.verdict))
-                        .collect::<Vec<_>>()
-                );
-            }
-            eprintln!(
-                "deaths {:?} recovered {:?} steps {:?}",
-                history.deaths, history.recovered, history.steps
-            );
-        }
         for (place, case) in row.iter().enumerate() {
             let Some(start) = case.received.iter().map(|r| r.start).min() else {
                 continue;
