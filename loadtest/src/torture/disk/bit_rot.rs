@@ -41,7 +41,7 @@ const SECRET: &str = "whsec_Yml0LXJvdC1iaXQtcm90LWJpdC1yb3QtYml0LXJvdA==";
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "bit-rot",
     about: "one damage in a copy of a data directory, two samples a round",
-    rounds: [200, 400],
+    rounds: [120, 400],
     chained: false,
     prepare,
 };
