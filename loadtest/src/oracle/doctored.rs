@@ -161,6 +161,17 @@ pub(crate) const DOCTORED: &[Doctored] = &[
                 .push(delivery(6500, 6505, "well", 6, Some(204)));
         },
     ),
+    Doctored::new(
+        "a duplicate long after the gateway stood still",
+        Rule::C7,
+        |raw| {
+            for fault in &mut raw.faults {
+                if fault.kind == FaultKind::Continue {
+                    fault.at = ms(800);
+                }
+            }
+        },
+    ),
     Doctored::new("more duplicates than ambiguous attempts", Rule::C7, |raw| {
         raw.deliveries
             .push(delivery(6500, 6505, "well", 4, Some(204)));
@@ -271,7 +282,7 @@ pub(crate) const DOCTORED: &[Doctored] = &[
     Doctored::new("the fault never happened", Rule::C11, |raw| {
         for term in &mut raw.terms {
             if let Term::Rules(rules) = term {
-                rules.at_least.faults.insert(FaultKind::Stop, 1);
+                rules.at_least.faults.insert(FaultKind::SlowDisk, 1);
             }
         }
     }),
@@ -364,6 +375,8 @@ pub(crate) fn honest() -> Raw {
         ],
         deliveries: deliveries(),
         faults: vec![
+            fault(600, FaultKind::Stop, 0, 0),
+            fault(1090, FaultKind::Continue, 0, 0),
             fault(5005, FaultKind::Kill, 2, 1),
             fault(5300, FaultKind::Launch, 0, 0),
             fault(5400, FaultKind::Restart, 0, 0),
@@ -420,6 +433,8 @@ fn deliveries() -> Vec<Delivery> {
         delivery(86, 90, "dead", 2, Some(500)),
         delivery(1100, 1105, "well", 1, Some(204)),
         delivery(1100, 1105, "dead", 2, Some(429)),
+        // It had been begun when the gateway was stopped, and its time was over when it went on.
+        delivery(3200, 3205, "well", 1, Some(204)),
         delivery(4200, 4205, "dead", 2, Some(500)),
         // The answer came so late that the killed gateway did not note it: a duplicate follows.
         delivery(4920, 5000, "well", 4, Some(204)),

@@ -33,6 +33,10 @@ pub(super) struct Facts<'h> {
     stops: Vec<(u64, u64)>,
 }
 
+/// What the gateway had begun to send when it was stopped arrives this soon after it goes on, when the
+/// time of the attempt may be over already; microseconds.
+const AWAKE: u64 = 200_000;
+
 impl<'h> Facts<'h> {
     pub(super) fn of(history: &'h History) -> Self {
         let mut attempts: HashMap<Pair<'h>, Attempts<'h>> = HashMap::new();
@@ -134,7 +138,7 @@ impl<'h> Facts<'h> {
         let stood = self
             .stops
             .iter()
-            .any(|(from, to)| *from <= noted && delivery.start <= *to);
+            .any(|(from, to)| *from <= noted && delivery.start <= to.saturating_add(AWAKE));
         delivery.status.is_none()
             || self.died(delivery.start, noted)
             || stood
