@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::sync::{
-    AtomicBool, AtomicU64, AtomicUsize, Ordering, Receiver, RecvTimeoutError, Sender, TrySendError,
+    AtomicBool, AtomicU64, AtomicUsize, Inbox, Ordering, RecvTimeoutError, Sender, TrySendError,
     bounded,
 };
 use crate::base::{Clock, SystemClock, Timestamp, task};
@@ -95,6 +95,7 @@ pub struct Lane {
 }
 
 /// An append that was taken in; resolves after its fsync.
+#[derive(Debug)]
 pub struct Ticket(oneshot::Receiver<Result<Vec<Arc<Message>>, Error>>);
 
 impl Ticket {
@@ -137,10 +138,12 @@ impl Lane {
             refuse: AtomicBool::new(false),
             last_commit_ms: AtomicU64::new(clock.now().millis()),
             failed: watch::Sender::new(None),
+            inbox: Inbox::new(inbox),
+            ended: AtomicBool::new(false),
         });
         let round = round::Round::new(writer, clock, Arc::clone(&shared), committed);
         let seen = Arc::clone(&shared);
-        let rounds = Rounds { round, inbox, seen };
+        let rounds = Rounds { round, seen };
         (Self { work, shared }, rounds)
     }
 
@@ -186,7 +189,7 @@ impl Lane {
             durable,
             reply,
         };
-        match self.work.try_send(work) {
+        match self.push(work) {
             Ok(()) => Ok(done),
             Err(TrySendError::Full(Work::Settle { settlement, .. })) => {
                 Err((Error::Busy, Box::new(settlement)))
@@ -264,10 +267,22 @@ impl Lane {
     }
 
     fn send(&self, work: Work) -> Result<(), Error> {
-        self.work.try_send(work).map_err(|error| match error {
+        self.push(work).map_err(|error| match error {
             TrySendError::Full(_) => Error::Busy,
             TrySendError::Disconnected(_) => Error::Failed,
         })
+    }
+
+    fn push(&self, work: Work) -> Result<(), TrySendError<Work>> {
+        if self.shared.ended.load(Ordering::SeqCst) {
+            return Err(TrySendError::Disconnected(work));
+        }
+        self.work.try_send(work)?;
+        // It may have ended between the two: then nobody will look into the queue any more.
+        if self.shared.ended.load(Ordering::SeqCst) {
+            self.shared.clear();
+        }
+        Ok(())
     }
 
     /// Refuses new messages while the disk is short; settlements go on. Set by housekeeping.
@@ -302,9 +317,22 @@ struct Shared {
     refuse: AtomicBool,
     last_commit_ms: AtomicU64,
     failed: watch::Sender<Option<String>>,
+    /// The other end of the queue. Taken by the thread as long as it runs.
+    inbox: Inbox<Work>,
+    /// The thread has ended, or is about to, and takes nothing any more.
+    ended: AtomicBool,
 }
 
 impl Shared {
+    /// Drops what is queued, which answers whoever waits for it with [`Error::Failed`]. A queue keeps
+    /// what is in it as long as it has a sender, so without this they would wait for ever.
+    fn clear(&self) {
+        let inbox = self.inbox.take();
+        while let Ok(work) = inbox.try_recv() {
+            drop(work);
+        }
+    }
+
     /// The thread takes something up.
     fn works(&self) {
         let now = millis(self.real.monotonic()).saturating_add(1);
@@ -419,10 +447,10 @@ fn weight(accept: &Accept) -> u64 {
         .saturating_add(256)
 }
 
-/// The work of the commit thread, round by round.
+/// The work of the commit thread, round by round. Dropping it ends the lane: what is queued then, and
+/// whatever comes later, is answered with [`Error::Failed`].
 pub struct Rounds {
     round: round::Round,
-    inbox: Receiver<Work>,
     seen: Arc<Shared>,
 }
 
@@ -431,7 +459,7 @@ impl Rounds {
     /// failed, and no further round may follow. Does not wait for work; waits while the scheduler's
     /// channel is full, so that must have room if the scheduler runs on the same thread.
     pub fn turn(&mut self) -> bool {
-        let inbox = &self.inbox;
+        let inbox = self.seen.inbox.take();
         self.round
             .turn(std::iter::from_fn(|| inbox.try_recv().ok()))
     }
@@ -440,13 +468,13 @@ impl Rounds {
     fn run(mut self) {
         // Lazily synced settlements wait this long at most; also the heartbeat of the thread.
         const IDLE: Duration = Duration::from_millis(100);
+        let inbox = self.seen.inbox.take();
         loop {
-            let first = match self.inbox.recv_timeout(IDLE) {
+            let first = match inbox.recv_timeout(IDLE) {
                 Ok(work) => Some(work),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            let inbox = &self.inbox;
             let more = std::iter::from_fn(|| inbox.try_recv().ok());
             self.seen.works();
             let goes_on = self.round.turn(first.into_iter().chain(more));
@@ -455,5 +483,13 @@ impl Rounds {
                 break;
             }
         }
+        drop(inbox); // before `self`, whose end looks into it
+    }
+}
+
+impl Drop for Rounds {
+    fn drop(&mut self) {
+        self.seen.ended.store(true, Ordering::SeqCst);
+        self.seen.clear();
     }
 }

@@ -7,16 +7,54 @@
 use tokio::sync::mpsc;
 
 #[cfg(not(feature = "shuttle"))]
-pub(super) use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::Receiver;
+#[cfg(not(feature = "shuttle"))]
+pub(super) use crossbeam_channel::{RecvTimeoutError, Sender, TrySendError, bounded};
 #[cfg(not(feature = "shuttle"))]
 pub(super) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 #[cfg(feature = "shuttle")]
 pub(super) use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 #[cfg(feature = "shuttle")]
+use shuttle::sync::mpsc::Receiver;
+#[cfg(feature = "shuttle")]
 pub(super) use shuttle::sync::mpsc::{
-    Receiver, RecvTimeoutError, SyncSender as Sender, TrySendError, sync_channel as bounded,
+    RecvTimeoutError, SyncSender as Sender, TrySendError, sync_channel as bounded,
 };
+
+/// The receiving end of a queue, for one at a time.
+#[cfg(not(feature = "shuttle"))]
+pub(super) struct Inbox<T>(parking_lot::Mutex<Receiver<T>>);
+
+#[cfg(not(feature = "shuttle"))]
+impl<T> Inbox<T> {
+    pub(super) const fn new(receiver: Receiver<T>) -> Self {
+        Self(parking_lot::Mutex::new(receiver))
+    }
+
+    /// Waits until nobody else has it.
+    pub(super) fn take(&self) -> impl std::ops::Deref<Target = Receiver<T>> + '_ {
+        self.0.lock()
+    }
+}
+
+/// The receiving end of a queue, for one at a time.
+#[cfg(feature = "shuttle")]
+pub(super) struct Inbox<T>(shuttle::sync::Mutex<Receiver<T>>);
+
+#[cfg(feature = "shuttle")]
+impl<T> Inbox<T> {
+    pub(super) const fn new(receiver: Receiver<T>) -> Self {
+        Self(shuttle::sync::Mutex::new(receiver))
+    }
+
+    /// Waits until nobody else has it.
+    pub(super) fn take(&self) -> impl std::ops::Deref<Target = Receiver<T>> + '_ {
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
 
 /// Hands a value to a task, waiting for room; false = nobody takes it any more.
 pub(super) fn hand<T>(to: &mpsc::Sender<T>, value: T) -> bool {

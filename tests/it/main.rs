@@ -11,6 +11,7 @@ mod gateway;
 #[cfg(feature = "shuttle")]
 mod interleavings;
 mod kit;
+mod lane;
 mod process;
 mod prometheus;
 mod real_payloads;
