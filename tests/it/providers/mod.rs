@@ -4,8 +4,10 @@
 //! or a manifest is wrong, never the vector.
 
 mod catalogue;
+mod docs;
 mod events;
 mod kit;
+mod libraries;
 mod mutations;
 mod properties;
 mod vectors;

@@ -16,11 +16,12 @@ use serde_json::{Map, Value, json};
 
 use super::kit::{CATALOGUE, Facts, Request, Vector, credentials};
 
-const NOW: u64 = 1_764_000_000;
+/// The moment of every request of this kind.
+pub(super) const NOW: u64 = 1_764_000_000;
 
 /// A sender that knows the manifest's file and a secret, and nothing of the engine.
-struct Sender {
-    manifest: &'static Manifest,
+pub(super) struct Sender {
+    pub(super) manifest: &'static Manifest,
     facts: Facts,
     key: Vec<u8>,
     with: Credentials,
@@ -28,7 +29,7 @@ struct Sender {
 
 impl Sender {
     /// One for each provider with a MAC.
-    fn all() -> Vec<Self> {
+    pub(super) fn all() -> Vec<Self> {
         let receivable = CATALOGUE.all().filter(|manifest| manifest.is_receivable());
         let senders = receivable.filter_map(|manifest| {
             let facts = Facts::of(manifest.id());
@@ -56,7 +57,7 @@ impl Sender {
     }
 
     /// A signed request around `body`; the timestamp lies `age` seconds before [`NOW`].
-    fn send(&self, body: &[u8], age: i64) -> Request {
+    pub(super) fn send(&self, body: &[u8], age: i64) -> Request {
         let seconds = NOW.checked_add_signed(-age).unwrap();
         let ts = match self.facts.text("ts_unit") {
             "ms" => format!("{seconds}000"),
@@ -89,6 +90,12 @@ impl Sender {
         };
         let name = self.facts.header_at("signature").unwrap();
         request.header(&name, &value)
+    }
+
+    /// The secret's text.
+    pub(super) fn secret(&self) -> &str {
+        let name = self.manifest.credentials()[0];
+        self.with.secrets[name][0].as_str()
     }
 
     fn is_in_payload(&self) -> bool {
