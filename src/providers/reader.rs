@@ -4,6 +4,7 @@
 //! a mistake and a missing value, and the caller goes on.
 
 use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use toml::Spanned;
@@ -402,6 +403,6 @@ fn closest<'k>(key: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k st
     known
         .map(|name| (shared(name), name))
         .filter(|(shared, name)| *shared >= 3 && *shared * 2 >= name.len())
-        .max()
+        .max_by_key(|(shared, name)| (*shared, Reverse(name.len())))
         .map(|(_, name)| name)
 }

@@ -4,6 +4,7 @@
 //! or a manifest is wrong, never the vector.
 
 mod catalogue;
+mod command;
 mod docs;
 mod events;
 mod kit;

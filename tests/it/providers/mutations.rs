@@ -176,13 +176,20 @@ impl Bench {
         places
     }
 
-    /// Every byte of the URL, where it is signed. The host's name does not end a URL, so a slash is
-    /// left alone.
+    /// Every byte of the URL, where it is signed; not those of its port, where the manifest says that
+    /// the provider may leave it out.
     fn flip_url(&mut self, good: &Request) {
         if !self.facts.message().contains("{url}") {
             return;
         }
-        for at in 0..good.url.len() {
+        let without_port = self.facts.first("url_variants") != "";
+        let port = good
+            .url
+            .find(":8")
+            .filter(|_| without_port)
+            .unwrap_or(usize::MAX);
+        let tail = good.url.get(8..).and_then(|rest| rest.find('/')).unwrap() + 8;
+        for at in (0..good.url.len()).filter(|at| !(port..tail).contains(at)) {
             let mut bytes = good.url.clone().into_bytes();
             bytes[at] ^= 1;
             let changed = good.clone().at(std::str::from_utf8(&bytes).unwrap());

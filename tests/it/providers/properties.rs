@@ -2,8 +2,11 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::disallowed_methods,
     reason = "helpers of tests: a failure is a failed test"
 )]
+
+use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -27,14 +30,24 @@ pub(super) struct Sender {
     with: Credentials,
 }
 
+static VALID: LazyLock<Vec<Vector>> = LazyLock::new(Vector::valid);
+
+/// Read once: a property has hundreds of cases.
+static EVERYBODY: LazyLock<Vec<Sender>> = LazyLock::new(Sender::everybody);
+
 impl Sender {
     /// One for each provider with a MAC.
-    pub(super) fn all() -> Vec<Self> {
+    pub(super) fn all() -> Vec<&'static Self> {
+        EVERYBODY
+            .iter()
+            .filter(|sender| sender.facts.kind() == "hmac")
+            .collect()
+    }
+
+    /// One for each provider that sends anything.
+    fn everybody() -> Vec<Self> {
         let receivable = CATALOGUE.all().filter(|manifest| manifest.is_receivable());
-        let senders = receivable.filter_map(|manifest| {
-            let facts = Facts::of(manifest.id());
-            (facts.kind() == "hmac").then(|| Self::new(manifest, facts))
-        });
+        let senders = receivable.map(|manifest| Self::new(manifest, Facts::of(manifest.id())));
         senders.collect()
     }
 
@@ -215,7 +228,18 @@ fn bodies() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+/// Cases to try; more with `POSTHASTE_CASES`.
+fn config() -> ProptestConfig {
+    let cases = std::env::var("POSTHASTE_CASES");
+    ProptestConfig {
+        cases: cases.ok().and_then(|n| n.parse().ok()).unwrap_or(64),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
+    #![proptest_config(config())]
     #[test]
     fn what_a_sender_signs_verifies_and_no_changed_byte_does(
         body in bodies(), age in -300_i64..=300, at in any::<prop::sample::Index>(), bit in 0..8_u8,
@@ -246,7 +270,7 @@ proptest! {
 
     #[test]
     fn the_case_and_the_order_of_headers_make_no_difference(turn in 0..20_usize, upper in any::<bool>()) {
-        for vector in Vector::valid() {
+        for vector in VALID.iter() {
             let mut headers: Vec<_> = vector.headers.clone().into_iter().collect();
             headers.push((String::from("X-Unrelated"), String::from("1")));
             let turn = turn % headers.len();
@@ -276,8 +300,8 @@ proptest! {
         ]),
     ) {
         let now = Timestamp::from_millis(NOW * 1000);
-        for manifest in CATALOGUE.all().filter(|manifest| manifest.is_receivable()) {
-            let facts = Facts::of(manifest.id());
+        for sender in EVERYBODY.iter() {
+            let Sender { manifest, facts, .. } = sender;
             let body = if as_json { json.clone().into_bytes() } else { body.clone() };
             let mut request = Request::post(body).at(&format!("https://gw.example.com/in?{query}"));
             request = request.header("content-type", media);
@@ -287,7 +311,7 @@ proptest! {
                 let value = if as_json { value } else { bytes.clone() };
                 request.headers.insert(name, value.as_slice().try_into().unwrap());
             }
-            let with = Sender::new(manifest, facts).with_any();
+            let with = sender.with_any();
             let verdict = request.verify(manifest, &with, now);
             prop_assert!(
                 verdict.is_err() || manifest.integrity() == Integrity::None,
