@@ -1,4 +1,8 @@
 //! The manifests themselves: those compiled in, and those of a directory.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure is a failed test"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -154,7 +154,7 @@ impl Bench {
         // The JSON within a multipart form begins at its first brace; within a plain form it is coded.
         let inner = text
             .find('{')
-            .and_then(|from| json(&text[from..=text.rfind('}')?]));
+            .and_then(|from| json(text.get(from..=text.rfind('}')?)?));
         let Some(document) = inner else {
             return Vec::new();
         };

@@ -1,4 +1,8 @@
 //! Every vector and every handshake of the fixtures, by one loop that knows no provider.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure is a failed test"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 
