@@ -183,12 +183,10 @@ impl Bench {
             return;
         }
         let without_port = self.facts.first("url_variants") != "";
-        let port = good
-            .url
-            .find(":8")
-            .filter(|_| without_port)
-            .unwrap_or(usize::MAX);
-        let tail = good.url.get(8..).and_then(|rest| rest.find('/')).unwrap() + 8;
+        let after_scheme = good.url.get(8..).unwrap();
+        let port = after_scheme.find(':').filter(|_| without_port);
+        let port = port.map_or(usize::MAX, |at| at + 8);
+        let tail = after_scheme.find('/').unwrap() + 8;
         for at in (0..good.url.len()).filter(|at| !(port..tail).contains(at)) {
             let mut bytes = good.url.clone().into_bytes();
             bytes[at] ^= 1;
