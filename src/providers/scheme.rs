@@ -488,7 +488,7 @@ impl Jwt {
         let mut claims = Vec::new();
         for (name, want) in table.pairs("claims") {
             let setting = place::setting(&want.value);
-            let claim = setting.map_or(Claim::Text(want.value.clone()), Claim::Setting);
+            let claim = setting.map_or_else(|| Claim::Text(want.value.clone()), Claim::Setting);
             claims.push((name, claim));
         }
         Some(Self {
