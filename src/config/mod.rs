@@ -20,6 +20,6 @@ mod value;
 
 pub use mistakes::{Mistake, Mistakes, Place};
 pub use sections::{
-    Config, Delivery, HighWater, Ingest, Log, LogFormat, Retention, Server, Storage,
+    Config, Delivery, HighWater, Ingest, Log, LogFormat, Providers, Retention, Server, Storage,
 };
 pub use show::KeyInfo;

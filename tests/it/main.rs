@@ -14,6 +14,7 @@ mod kit;
 mod lane;
 mod process;
 mod prometheus;
+mod providers;
 mod real_payloads;
 mod seeds;
 mod server;
