@@ -29,6 +29,7 @@ pub mod schedule;
 pub mod deliver;
 pub mod auth;
 pub mod directory;
+pub mod vault;
 pub mod backup;
 pub mod lane;
 pub mod store;

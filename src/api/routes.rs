@@ -10,8 +10,8 @@ use axum::routing::{MethodFilter, MethodRouter, any};
 use super::error::{Code, Problem};
 use super::request::{Answer, Cx, Replay, get, leave, on, scan};
 use super::{
-    ApiState, application, attempt, backup, cancel, endpoint, event_type, explain, instance, key,
-    message, recover, task,
+    ApiState, application, attempt, backup, cancel, endpoint, event_type, explain, inbound, instance, key,
+    message, recover, task, vault,
 };
 use crate::model::Scope;
 
@@ -252,6 +252,11 @@ fn others() -> Vec<(&'static str, Route)> {
                 Replay::Own,
                 backup::create,
             ),
+        ),
+        ("/admin/vault", get(Scope::Admin, vault::read)),
+        (
+            "/admin/vault/rotate",
+            on(MethodFilter::POST, Scope::Admin, Replay::Own, vault::rotate),
         ),
         ("/background-task", get(Scope::MessageRead, task::list)),
         (

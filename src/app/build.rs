@@ -7,6 +7,7 @@ use rand::SeedableRng;
 use rand::rngs::SysRng;
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::warn;
 
 use super::Error;
 use super::outgoing::Outgoing;
@@ -29,8 +30,9 @@ use crate::schedule::core::{Core, Input, Settings};
 use crate::schedule::{self, Announcer, Driver, Inbox, Parts, Recovery, Status};
 use crate::server::{self, Listeners, Server, Tls};
 use crate::store::fjall::Store;
-use crate::store::{self, Reader};
+use crate::store::{self, ConfigKind, Reader};
 use crate::telemetry::exposition::Exposition;
+use crate::vault::{self, Vault};
 
 /// Everything below the HTTP surface.
 pub(super) struct Engine {
@@ -81,18 +83,24 @@ pub(super) fn own(config: &Config, listeners: &Listeners) -> Own {
 pub(super) async fn engine(
     config: &Config,
     clock: &Arc<SystemClock>,
-    own: Own,
+    (own, given): (Own, vault::Given),
     tasks: &Tasks,
     stop: &Stop,
 ) -> Result<Engine, Error> {
     let shared: Arc<dyn Clock> = clock.clone();
     let ((writer, reader), source, losses) = open_store(config).await?;
+    let vault = vault(config, reader.as_ref(), given)?;
     // Groups on their way to the scheduler; see `Lane::start` for what happens when it is full.
     let (committed_to, committed) = mpsc::channel(64);
     let lane = lane(config, writer, &shared, committed_to)?;
     // Changed endpoints; when it is full the change that is already stored waits.
     let (changed_to, changed) = mpsc::channel(64);
-    let directory = Arc::new(Directory::load(reader.as_ref(), lane.clone(), changed_to)?);
+    let directory = Arc::new(Directory::load(
+        reader.as_ref(),
+        lane.clone(),
+        changed_to,
+        vault,
+    )?);
 
     let defaults = Defaults::of(&config.delivery, own)?;
     let rules = defaults.rules.clone();
@@ -155,6 +163,28 @@ pub(super) async fn engine(
         backups,
         recovery: Some(recovery_failed),
     })
+}
+
+/// The vault over the master keys that were given, or over one that is made because there is none and
+/// nothing is sealed.
+fn vault(config: &Config, reader: &dyn Reader, given: vault::Given) -> Result<Arc<Vault>, Error> {
+    let (_, rows) = reader
+        .config()
+        .map_err(|cause| store_error(config, cause))?;
+    let is_sealed = rows.iter().any(|row| row.kind == ConfigKind::DataKey);
+    let found = given.find(is_sealed, system_bytes()?)?;
+    let (key, place) = (found.masters.primary().id(), &found.place);
+    if found.is_new {
+        warn!(
+            key,
+            %place,
+            "a master key for the store's secrets was made: keep a copy elsewhere, without it they are lost"
+        );
+    }
+    if found.is_open {
+        warn!(key, %place, "everybody on this machine may read the master key: chmod 600");
+    }
+    Ok(Arc::new(Vault::new(found.masters, system_bytes()?)))
 }
 
 fn lane(

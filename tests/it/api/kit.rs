@@ -256,7 +256,8 @@ impl Gateway {
         let lane = start(writer, Arc::clone(&shared), options, collector(&handed));
         let (changed, mut changes) = mpsc::channel(64);
         task::detach(async move { while changes.recv().await.is_some() {} });
-        let directory = Directory::load(reader.as_ref(), lane.clone(), changed).unwrap();
+        let directory =
+            Directory::load(reader.as_ref(), lane.clone(), changed, crate::kit::vault()).unwrap();
         let directory = Arc::new(directory);
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (status, watched) = watch::channel(Status {

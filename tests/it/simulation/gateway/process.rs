@@ -126,7 +126,13 @@ impl Process {
         let (lane, rounds) =
             Lane::by_hand(Box::new(writer), Arc::clone(&clock), options, committed_to);
         let (changed_to, changed) = mpsc::channel(64);
-        let directory = Directory::load(reader.as_ref(), lane.clone(), changed_to).unwrap();
+        let directory = Directory::load(
+            reader.as_ref(),
+            lane.clone(),
+            changed_to,
+            crate::kit::vault(),
+        )
+        .unwrap();
         let directory = Arc::new(directory);
         let outgoing = outgoing(world, &config, &directory, &clock);
         let (announcer, teller) =
