@@ -37,6 +37,7 @@ const OWNERS: &[(&str, &[&str])] = &[
             "src/api",
             "src/client",
             "src/deliver",
+            "src/inbound",
             "src/ingest",
             "src/metrics",
             "src/schedule",

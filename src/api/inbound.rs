@@ -64,7 +64,12 @@ async fn one(
         let detail = format!("{} is not allowed here.", parts.method);
         return Err(Problem::new(Code::MethodNotAllowed, detail));
     }
-    let param = |name: &str| params.iter().find(|(key, _)| *key == name).map(|(_, text)| text);
+    let param = |name: &str| {
+        params
+            .iter()
+            .find(|(key, _)| *key == name)
+            .map(|(_, text)| text)
+    };
     let forwarded = parts.headers.get_all("x-forwarded-for").iter();
     let ip = state
         .inbound
@@ -126,7 +131,9 @@ fn sent(answer: Answer, is_head: bool) -> Response {
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
     );
-    let kind = answer.content_type.and_then(|kind| HeaderValue::from_str(&kind).ok());
+    let kind = answer
+        .content_type
+        .and_then(|kind| HeaderValue::from_str(&kind).ok());
     if let Some(kind) = kind {
         headers.insert(header::CONTENT_TYPE, kind);
     }
@@ -150,9 +157,7 @@ impl From<Refused> for Problem {
                 Self::new(Code::RateLimited, detail).after(retry_after_secs)
             }
             Refused::Ip => Self::new(Code::IpNotAllowed, detail),
-            Refused::TooLarge { .. } | Refused::TooMany { .. } => {
-                Self::new(Code::TooLarge, detail)
-            }
+            Refused::TooLarge { .. } | Refused::TooMany { .. } => Self::new(Code::TooLarge, detail),
             Refused::Body => Self::new(Code::Generic, detail),
             Refused::Provider(_) => Self::new(Code::NotVerified, detail),
             Refused::Ingest(crate::ingest::Refused::NoApplication) => {

@@ -20,12 +20,14 @@ use crate::client::{Client, ClientOptions, SystemResolver};
 use crate::config::Config;
 use crate::deliver::{Defaults, Deliver};
 use crate::directory::Directory;
+use crate::inbound::{self, Inbound, KeysOverHttp};
 use crate::ingest;
 use crate::lane::{self, Lane};
 use crate::metrics::ServerMetrics;
 use crate::model::Endpoint;
 use crate::policy::own::Own;
 use crate::policy::target::TargetRules;
+use crate::providers::Catalogue;
 use crate::schedule::core::{Core, Input, Settings};
 use crate::schedule::{self, Announcer, Driver, Inbox, Parts, Recovery, Status};
 use crate::server::{self, Listeners, Server, Tls};
@@ -46,6 +48,8 @@ pub(super) struct Engine {
     pub(super) entropy: Arc<Entropy>,
     pub(super) rules: TargetRules,
     pub(super) backups: Arc<Backups>,
+    pub(super) catalogue: Arc<Catalogue>,
+    pub(super) announcer: Announcer,
     /// Taken by whoever waits for the recovery.
     pub(super) recovery: Option<RecoveryError>,
 }
@@ -115,6 +119,8 @@ pub(super) async fn engine(
         .iter()
         .for_each(|loss| announcer.loss_accepted(*loss));
     let backups = backups(config, source, &lane, &shared).await?;
+    let catalogue = catalogue()?;
+    let teller_of = announcer.clone();
 
     let mut core = Core::new(settings(config));
     let recovery = schedule::begin(
@@ -161,7 +167,17 @@ pub(super) async fn engine(
         entropy: Arc::new(Entropy::from_seed(system_bytes()?)),
         rules,
         backups,
+        catalogue,
+        announcer: teller_of,
         recovery: Some(recovery_failed),
+    })
+}
+
+/// What is known of providers.
+fn catalogue() -> Result<Arc<Catalogue>, Error> {
+    Catalogue::load(None).map(Arc::new).map_err(|mistakes| {
+        let all = mistakes.iter().map(ToString::to_string);
+        Error::Providers(all.collect::<Vec<_>>().join("; "))
     })
 }
 
@@ -335,7 +351,7 @@ pub(super) fn api(
     exposition: Exposition,
 ) -> Arc<api::ApiState> {
     let clock: Arc<dyn Clock> = engine.clock.clone();
-    let ingest = ingest::Ingest::new(ingest::Parts {
+    let ingest = Arc::new(ingest::Ingest::new(ingest::Parts {
         config: config.ingest.clone(),
         remember_for: config.retention.idempotency,
         directory: Arc::clone(&engine.directory),
@@ -343,10 +359,26 @@ pub(super) fn api(
         reader: Arc::clone(&engine.reader),
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&engine.entropy),
+    }));
+    let base = config.server.public_urls.first().map(ToString::to_string);
+    let inbound = Inbound::new(inbound::Parts {
+        config: config.inbound.clone(),
+        base: base.map(|base| base.trim_end_matches('/').to_owned()),
+        trusted: config.server.trusted_proxies.clone(),
+        catalogue: Arc::clone(&engine.catalogue),
+        directory: Arc::clone(&engine.directory),
+        ingest: Arc::clone(&ingest),
+        clock: Arc::clone(&clock),
+        announcer: Some(engine.announcer.clone()),
+        keys: Arc::new(KeysOverHttp::new(
+            engine.outgoing.client().clone(),
+            engine.rules.clone(),
+        )),
     });
     Arc::new(api::ApiState::new(api::Parts {
         auth: Auth::new(Arc::clone(&engine.directory), admin),
         ingest,
+        inbound,
         directory: Arc::clone(&engine.directory),
         lane: engine.lane.clone(),
         reader: Arc::clone(&engine.reader),

@@ -78,6 +78,9 @@ pub enum Error {
     /// There is no master key, or what was given is none.
     #[error(transparent)]
     VaultKey(#[from] crate::vault::KeyError),
+    /// Manifests of providers that cannot be used.
+    #[error("the providers' manifests have mistakes: {0}")]
+    Providers(String),
     /// What the instance needs could not be written.
     #[error("the instance cannot be set up")]
     Instance(#[from] crate::directory::Error),
@@ -133,6 +136,7 @@ impl Error {
             | Self::Server(server::Error::OpenFiles { .. } | server::Error::Activation { .. })
             | Self::Directory(_)
             | Self::VaultKey(_)
+            | Self::Providers(_)
             | Self::Defaults(_)
             | Self::AdminKey(_) => 78,
             Self::Store { .. } => 74,

@@ -58,10 +58,10 @@ impl KeysOverHttp {
             fresh: false,
         };
         let exchange = self.client.send(request).await;
-        match exchange.outcome.status() {
-            Some(200) => Ok(exchange.response),
-            Some(status) => Err(format!("the answer was {status}")),
-            None => Err(format!("{:?}", exchange.outcome)),
+        match (exchange.outcome.status, exchange.outcome.failure) {
+            (200, _) => Ok(exchange.response),
+            (0, failure) => Err(format!("there was no answer: {failure:?}")),
+            (status, _) => Err(format!("the answer was {status}")),
         }
     }
 }
@@ -88,7 +88,8 @@ impl Cache {
     /// The keys as far as they are known.
     pub(super) fn known(&self, url: &str, now: Duration) -> Option<Arc<Jwks>> {
         let held = self.0.lock().get(url).cloned()?;
-        held.keys.filter(|_| now.saturating_sub(held.fetched) < LIFE)
+        held.keys
+            .filter(|_| now.saturating_sub(held.fetched) < LIFE)
     }
 
     /// Fetches them, unless that was tried within the last minute; whether there may be new ones.
@@ -98,7 +99,10 @@ impl Cache {
         {
             let mut sets = self.0.lock();
             let held = sets.entry_ref(url).or_default();
-            if held.tried.is_some_and(|tried| now.saturating_sub(tried) < PAUSE) {
+            if held
+                .tried
+                .is_some_and(|tried| now.saturating_sub(tried) < PAUSE)
+            {
                 return false;
             }
             held.tried = Some(now);

@@ -37,7 +37,8 @@ impl Meters {
         match verdict {
             Verdict::Accepted => {
                 self.accepted.increment(1);
-                self.events.increment(u64::try_from(events).unwrap_or(u64::MAX));
+                self.events
+                    .increment(u64::try_from(events).unwrap_or(u64::MAX));
             }
             Verdict::Duplicate => self.duplicate.increment(1),
             Verdict::Handshake => self.handshake.increment(1),

@@ -109,7 +109,7 @@ impl Inbound {
     }
 
     /// Largest body of a request, bytes.
-    pub const fn max_body(&self) -> usize {
+    pub fn max_body(&self) -> usize {
         self.parts.config.max_body.len()
     }
 
@@ -164,6 +164,10 @@ impl Inbound {
             what: Cow::Owned(what),
         });
         let mistakes: Vec<_> = mistakes.collect();
-        if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
+        if mistakes.is_empty() {
+            Ok(())
+        } else {
+            Err(mistakes)
+        }
     }
 }

@@ -190,10 +190,17 @@ impl Receipts {
             Verdict::Handshake => book.stats.handshakes += 1,
             Verdict::Refused(_) => book.stats.refused += 1,
         }
-        book.stats.in_a_row = if is_refused { book.stats.in_a_row + 1 } else { 0 };
+        book.stats.in_a_row = if is_refused {
+            book.stats.in_a_row + 1
+        } else {
+            0
+        };
         book.filed += 1;
         let mut unique = [0; 14];
-        unique.split_at_mut(8).0.copy_from_slice(&book.filed.to_be_bytes());
+        unique
+            .split_at_mut(8)
+            .0
+            .copy_from_slice(&book.filed.to_be_bytes());
         receipt.id = ReceiptId(Id20::new(receipt.at, unique));
         let at = receipt.at;
         if book.ring.front().is_some_and(|last| receipt.repeats(last)) {
@@ -217,7 +224,10 @@ impl Receipts {
 
     pub(super) fn stats(&self, source: SourceNo) -> Stats {
         let books = self.books.lock();
-        books.get(&source).map(|book| book.stats).unwrap_or_default()
+        books
+            .get(&source)
+            .map(|book| book.stats)
+            .unwrap_or_default()
     }
 
     pub(super) fn forget(&self, source: SourceNo) {
@@ -237,10 +247,14 @@ mod tests {
     fn a_flood_of_refusals_is_one_receipt_and_one_word_to_the_operator() {
         let (receipts, no) = (Receipts::new(3), SourceNo(1));
         let bad = Verdict::Refused("bad_signature");
-        let told = (0..1000).filter(|at| receipts.file(no, receipt(*at, bad, [1; 4]), 10).is_some());
+        let told =
+            (0..1000).filter(|at| receipts.file(no, receipt(*at, bad, [1; 4]), 10).is_some());
         assert_eq!(told.count(), 1);
         let kept = receipts.of(no);
-        assert_eq!((kept.len(), kept[0].count, kept[0].at.millis()), (1, 1000, 999));
+        assert_eq!(
+            (kept.len(), kept[0].count, kept[0].at.millis()),
+            (1, 1000, 999)
+        );
         assert_eq!(receipts.stats(no).in_a_row, 1000);
         receipts.file(no, receipt(1000, Verdict::Accepted, [1; 4]), 10);
         assert_eq!(receipts.stats(no).in_a_row, 0);

@@ -165,7 +165,8 @@ impl Inbound {
     pub fn admit(&self, head: &Head<'_>) -> Result<Admitted, Refused> {
         let now = self.parts.clock.now();
         let Some(source) = self.find(head, now) else {
-            self.meters.count(Verdict::Refused(Refused::Unknown.reason()), 0);
+            self.meters
+                .count(Verdict::Refused(Refused::Unknown.reason()), 0);
             return Err(Refused::Unknown);
         };
         match self.judge(&source, head) {
@@ -303,11 +304,7 @@ impl Inbound {
         let messages = found.into_iter().enumerate().map(|(place, event)| {
             event::message(source, (&verified, hops), (place, event), head.headers)
         });
-        let accepted = self
-            .parts
-            .ingest
-            .accept_events(messages.collect())
-            .await?;
+        let accepted = self.parts.ingest.accept_events(messages.collect()).await?;
         let is_new = accepted.is_empty() || accepted.iter().any(|one| !one.duplicate);
         let mut receipt = receipt(if is_new {
             Verdict::Accepted

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 /// Random bytes behind a token.
-pub const RANDOM: usize = 32;
+pub(super) const RANDOM: usize = 32;
 const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 /// A token. Prints as `[redacted]`.
@@ -14,7 +14,7 @@ pub struct Token(Zeroizing<String>);
 
 impl Token {
     /// From 32 random bytes: 51 letters and digits, 255 bits of them.
-    pub fn new(random: [u8; RANDOM]) -> Self {
+    pub fn new(random: [u8; 32]) -> Self {
         let mut text = String::with_capacity(51);
         let (mut bits, mut held) = (0_u32, 0_u32);
         for byte in random {

@@ -131,7 +131,9 @@ impl Ingest {
             Fate::Known(known) => Ok(known),
             Fate::New(place) => {
                 let message = messages.get(place).cloned().ok_or(Refused::Failed)?;
-                let again = seen.get_mut(place).is_some_and(|seen| std::mem::replace(seen, true));
+                let again = seen
+                    .get_mut(place)
+                    .is_some_and(|seen| std::mem::replace(seen, true));
                 Ok(Accepted {
                     message,
                     duplicate: again,
@@ -168,7 +170,9 @@ impl Ingest {
         if let (None, Some(signed)) = (&found, &event.signed) {
             let reader = &self.parts.reader;
             let record = reader.idempotent(&seen_key(signed), self.oldest());
-            let answer = record.map_err(Refused::Unreadable)?.map(|record| record.answer);
+            let answer = record
+                .map_err(Refused::Unreadable)?
+                .map(|record| record.answer);
             if let Some(StoredAnswer::Message(at)) = answer {
                 found = reader.message(at).map_err(Refused::Unreadable)?;
             }
@@ -179,13 +183,11 @@ impl Ingest {
         }))
     }
 
-    fn draft_event(
-        &self,
-        entry: &AppEntry,
-        event: EventIn,
-    ) -> Result<(Accept, Reserved), Refused> {
+    fn draft_event(&self, entry: &AppEntry, event: EventIn) -> Result<(Accept, Reserved), Refused> {
         let mut targets = Vec::new();
-        entry.routes().matching(&event.event_type, &[], &mut targets);
+        entry
+            .routes()
+            .matching(&event.event_type, &[], &mut targets);
         let idempotency = event.signed.as_ref().map(|signed| IdempotencyKey {
             key: seen_key(signed),
             body: body_hash(&event.payload),

@@ -247,7 +247,7 @@ impl Rest {
             channels,
             tags,
             ordering_key,
-            hops: 0, // comes with the request, not with the body
+            hops: 0,                   // comes with the request, not with the body
             metadata: BTreeMap::new(), // of sources only
         };
         Self {

@@ -23,7 +23,9 @@ pub fn client<'a>(
     if !is_trusted(&known) {
         return known;
     }
-    let entries: Vec<&[u8]> = values.flat_map(|value| value.split(|b| *b == b',')).collect();
+    let entries: Vec<&[u8]> = values
+        .flat_map(|value| value.split(|b| *b == b','))
+        .collect();
     for entry in entries.iter().rev().take(MAX_ENTRIES) {
         let Some(ip) = address(entry) else {
             return known;
@@ -39,7 +41,9 @@ pub fn client<'a>(
 /// An address, with or without a port or brackets.
 fn address(entry: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(entry.trim_ascii()).ok()?;
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
     let ip = bare.unwrap_or(text).parse::<IpAddr>().ok();
     let ip = ip.or_else(|| text.parse::<SocketAddr>().ok().map(|addr| addr.ip()));
     ip.map(|ip| ip.to_canonical())
@@ -68,15 +72,27 @@ mod tests {
             ("::1", &["2001:db8::1"][..], "2001:db8::1"),
             // The client wrote an entry of its own: it stands before what the proxy added.
             ("10.0.0.1", &["127.0.0.1, 198.51.100.1"][..], "198.51.100.1"),
-            ("10.0.0.1", &["10.9.9.9", "198.51.100.1"][..], "198.51.100.1"),
+            (
+                "10.0.0.1",
+                &["10.9.9.9", "198.51.100.1"][..],
+                "198.51.100.1",
+            ),
             // Two proxies.
             ("10.0.0.1", &["198.51.100.1, 10.0.0.2"][..], "198.51.100.1"),
-            ("10.0.0.1", &["6.6.6.6, 198.51.100.1 ,10.0.0.2"][..], "198.51.100.1"),
+            (
+                "10.0.0.1",
+                &["6.6.6.6, 198.51.100.1 ,10.0.0.2"][..],
+                "198.51.100.1",
+            ),
             // Forms of an address.
             ("10.0.0.1", &["198.51.100.1:4711"][..], "198.51.100.1"),
             ("10.0.0.1", &["[2001:db8::1]:4711"][..], "2001:db8::1"),
             ("10.0.0.1", &["[2001:db8::1]"][..], "2001:db8::1"),
-            ("::ffff:10.0.0.1", &["::ffff:198.51.100.1"][..], "198.51.100.1"),
+            (
+                "::ffff:10.0.0.1",
+                &["::ffff:198.51.100.1"][..],
+                "198.51.100.1",
+            ),
             // What is no address ends the search at the last that is known.
             ("10.0.0.1", &["198.51.100.1, unknown"][..], "10.0.0.1"),
             ("10.0.0.1", &["unknown, 10.0.0.2"][..], "10.0.0.2"),

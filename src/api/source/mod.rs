@@ -10,8 +10,6 @@ mod wanted;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::ApiState;
 use super::application::merge;
 use super::error::{Code, Problem};
@@ -39,7 +37,10 @@ const MAX_GRACE_SECS: u64 = 604_800;
 pub(super) async fn list(cx: Cx) -> Answer {
     let query = cx.query();
     let paging = Paging::of(&query, true, |text| SourceId::parse(text).ok())?;
-    let app = query.get("app_id").map(|app| cx.find_app(app)).transpose()?;
+    let app = query
+        .get("app_id")
+        .map(|app| cx.find_app(app))
+        .transpose()?;
     let app = app.map(|entry| entry.app.no);
     let provider = query.get("provider");
     let snapshot = cx.state.directory.snapshot();
@@ -49,7 +50,10 @@ pub(super) async fn list(cx: Cx) -> Answer {
             && provider.is_none_or(|provider| provider == source.provider)
     });
     let (page, done) = select(&paging, wanted, |source| source.id);
-    let data: Vec<_> = page.iter().map(|source| Out::of(&snapshot, source)).collect();
+    let data: Vec<_> = page
+        .iter()
+        .map(|source| Out::of(&snapshot, source))
+        .collect();
     Ok(List::of(data, done, |out| out.id.to_string()).reply())
 }
 
@@ -101,18 +105,25 @@ fn owner(cx: &Cx, named: Option<&str>) -> Result<AppNo, Problem> {
             Item::body("appId", ItemKind::ValueError, msg).into()
         }),
         (None, Some(own)) => Ok(own),
-        (None, None) => Err(Item::body("appId", ItemKind::Missing, "this field is required").into()),
+        (None, None) => {
+            Err(Item::body("appId", ItemKind::Missing, "this field is required").into())
+        }
     }
 }
 
 /// Stores a source, if it goes together with its manifest and with the other sources.
 fn put(draft: &mut Draft, source: Source, state: &ApiState) -> Result<Arc<Source>, Problem> {
-    state.inbound.check(&source).map_err(|mistakes| -> Problem {
-        let items = mistakes.into_iter().map(|inbound::Mistake { field, what }| {
-            Item::body(field, ItemKind::ValueError, what)
-        });
-        items.collect::<Vec<_>>().into()
-    })?;
+    state
+        .inbound
+        .check(&source)
+        .map_err(|mistakes| -> Problem {
+            let items = mistakes
+                .into_iter()
+                .map(|inbound::Mistake { field, what }| {
+                    Item::body(field, ItemKind::ValueError, what)
+                });
+            items.collect::<Vec<_>>().into()
+        })?;
     if source.is_shared {
         let other = draft.shared_source(&source.provider);
         if other.is_some_and(|other| other.no != source.no) {
@@ -153,7 +164,9 @@ pub(super) async fn put_whole(mut cx: Cx) -> Answer {
 pub(super) async fn patch(mut cx: Cx) -> Answer {
     let current = find(&cx)?;
     let mut patch = cx.json().await?;
-    let secrets = patch.as_object_mut().and_then(|patch| patch.remove("secrets"));
+    let secrets = patch
+        .as_object_mut()
+        .and_then(|patch| patch.remove("secrets"));
     let mut whole = wanted::as_sent(&cx.state.directory.snapshot(), &current);
     merge(&mut whole, patch);
     if let (Some(whole), Some(secrets)) = (whole.as_object_mut(), secrets) {

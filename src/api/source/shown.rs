@@ -50,7 +50,9 @@ impl<'a> Out<'a> {
             name: &source.name,
             provider: &source.provider,
             disabled: source.disabled,
-            secrets: secrets.map(|(name, held)| (name.as_str(), held.len())).collect(),
+            secrets: secrets
+                .map(|(name, held)| (name.as_str(), held.len()))
+                .collect(),
             config: &source.settings,
             tolerance_seconds: source.tolerance_secs,
             allowed_ips: &source.allowed_ips,

@@ -50,7 +50,9 @@ impl Wanted {
             sized(0, 4096)(value)
         });
         let tolerance = fields.number("toleranceSeconds", 30..=900).value();
-        let ips = fields.set("allowedIps", 0..=MAX_NETWORKS, |text| network(text).map(drop));
+        let ips = fields.set("allowedIps", 0..=MAX_NETWORKS, |text| {
+            network(text).map(drop)
+        });
         let types = bag(&mut fields, "eventTypes", MAX_TYPES, |theirs, ours| {
             sized(1, 256)(theirs)?;
             fields::event_type(ours)
@@ -105,7 +107,9 @@ impl Wanted {
                 Some(text) => {
                     let secret = Secret::new(text);
                     let expires = None;
-                    source.secrets.insert(name, vec![HeldSecret { secret, expires }]);
+                    source
+                        .secrets
+                        .insert(name, vec![HeldSecret { secret, expires }]);
                 }
             }
         }
@@ -208,7 +212,10 @@ fn bag(
 ) -> BTreeMap<String, String> {
     let bag = fields.texts(name).value().unwrap_or_default();
     if bag.len() > max {
-        fields.wrong(name, wrong(ItemKind::Limit, format!("at most {max} entries")));
+        fields.wrong(
+            name,
+            wrong(ItemKind::Limit, format!("at most {max} entries")),
+        );
         return BTreeMap::new();
     }
     for (key, value) in &bag {
@@ -226,7 +233,10 @@ fn secrets(value: Value) -> Result<BTreeMap<String, Option<String>>, Wrong> {
         return Err(form());
     };
     if map.len() > MAX_SECRETS {
-        return Err(wrong(ItemKind::Limit, format!("at most {MAX_SECRETS} secrets")));
+        return Err(wrong(
+            ItemKind::Limit,
+            format!("at most {MAX_SECRETS} secrets"),
+        ));
     }
     let mut out = BTreeMap::new();
     for (name, value) in map {
@@ -271,10 +281,16 @@ fn response(value: Value) -> Result<SourceResponse, Wrong> {
     }
     let body = text(&mut map, "body", "")?;
     if body.len() > MAX_RESPONSE {
-        return Err(wrong(ItemKind::Limit, format!("a body has at most {MAX_RESPONSE} bytes")));
+        return Err(wrong(
+            ItemKind::Limit,
+            format!("a body has at most {MAX_RESPONSE} bytes"),
+        ));
     }
     if !map.is_empty() {
-        return Err(wrong(ItemKind::UnknownField, "status, contentType and body are wanted"));
+        return Err(wrong(
+            ItemKind::UnknownField,
+            "status, contentType and body are wanted",
+        ));
     }
     Ok(SourceResponse {
         status: u16::try_from(status).unwrap_or(200),

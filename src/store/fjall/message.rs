@@ -46,7 +46,10 @@ pub fn size(message: &Message) -> usize {
     let labels = message.labels.as_ref().map_or(0, |labels| {
         let lists = labels.channels.iter().chain(&labels.tags);
         let single = labels.event_id.iter().chain(&labels.ordering_key);
-        let metadata = labels.metadata.iter().flat_map(|(name, value)| [name, value]);
+        let metadata = labels
+            .metadata
+            .iter()
+            .flat_map(|(name, value)| [name, value]);
         15 + lists
             .chain(single)
             .chain(metadata)
@@ -67,7 +70,10 @@ pub fn encode(message: &Message, out: &mut BytesMut) -> Result<u32, Error> {
     let content = match message.content_type {
         ContentType::Json => 1,
     };
-    let has_metadata = message.labels.as_ref().is_some_and(|labels| !labels.metadata.is_empty());
+    let has_metadata = message
+        .labels
+        .as_ref()
+        .is_some_and(|labels| !labels.metadata.is_empty());
     let format = match (has_metadata, message.hops()) {
         (true, _) => FORMAT_METADATA,
         (false, 1..) => FORMAT_HOPS,
@@ -109,7 +115,11 @@ fn patch(out: &mut BytesMut, at: usize, value: u32) {
 fn put_labels(labels: &Labels, out: &mut BytesMut) -> Result<(), std::num::TryFromIntError> {
     let single = u8::from(labels.event_id.is_some()) | u8::from(labels.ordering_key.is_some()) << 1;
     let hops = if labels.hops > 0 { HOPS } else { 0 };
-    let metadata = if labels.metadata.is_empty() { 0 } else { METADATA };
+    let metadata = if labels.metadata.is_empty() {
+        0
+    } else {
+        METADATA
+    };
     out.put_u8(single | hops | metadata);
     out.put_u16(u16::try_from(labels.channels.len())?);
     out.put_u16(u16::try_from(labels.tags.len())?);
@@ -124,7 +134,11 @@ fn put_labels(labels: &Labels, out: &mut BytesMut) -> Result<(), std::num::TryFr
     if !labels.metadata.is_empty() {
         out.put_u16(u16::try_from(labels.metadata.len())?);
     }
-    for text in labels.metadata.iter().flat_map(|(name, value)| [name, value]) {
+    for text in labels
+        .metadata
+        .iter()
+        .flat_map(|(name, value)| [name, value])
+    {
         out.put_u32(u32::try_from(text.len())?);
         out.put_slice(text.as_bytes());
     }
@@ -245,16 +259,16 @@ mod tests {
         );
         let single = (proptest::option::of(text()), proptest::option::of(text()));
         let metadata = proptest::collection::btree_map(text(), text(), 0..3);
-        (lists, single, 0..5_u8, metadata).prop_map(|((channels, tags), (event_id, ordering_key), hops, metadata)| {
-            Labels {
+        (lists, single, 0..5_u8, metadata).prop_map(
+            |((channels, tags), (event_id, ordering_key), hops, metadata)| Labels {
                 event_id,
                 channels,
                 tags,
                 ordering_key,
                 hops,
                 metadata,
-            }
-        })
+            },
+        )
     }
 
     prop_compose! {

@@ -19,12 +19,14 @@ use posthaste::base::{ByteSize, Clock};
 use posthaste::config::Config;
 use posthaste::deliver::{self, Defaults, Deliver, Prepared};
 use posthaste::directory::Directory;
+use posthaste::inbound::{self, Inbound};
 use posthaste::ingest::{self, Ingest};
 use posthaste::lane::{Lane, Options, Rounds};
 use posthaste::model::{Delivery, Endpoint, EndpointNo, FailureKind};
 use posthaste::policy::outcome;
 use posthaste::policy::own::Own;
 use posthaste::policy::target::TargetRules;
+use posthaste::providers::Catalogue;
 use posthaste::schedule::core::{Core, Input, Job, Settings};
 use posthaste::schedule::{self, Announcer, Attempts, Driver, Exchange, Inbox, Recovery, Status};
 use posthaste::store::Reader;
@@ -292,7 +294,7 @@ fn router(
     let mut seed = [0; 32];
     seed.fill_with(|| world.roll(0..=u8::MAX));
     let entropy = Arc::new(Entropy::from_seed(seed));
-    let ingest = Ingest::new(ingest::Parts {
+    let ingest = Arc::new(Ingest::new(ingest::Parts {
         config: config.ingest.clone(),
         remember_for: config.retention.idempotency,
         directory: Arc::clone(directory),
@@ -300,10 +302,22 @@ fn router(
         reader: Arc::clone(&reader),
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
+    }));
+    let inbound = Inbound::new(inbound::Parts {
+        config: config.inbound.clone(),
+        base: None,
+        trusted: Vec::new(),
+        catalogue: Arc::new(Catalogue::builtin().unwrap()),
+        directory: Arc::clone(directory),
+        ingest: Arc::clone(&ingest),
+        clock: Arc::clone(&clock),
+        announcer: None,
+        keys: Arc::new(crate::api::kit::KeySet::default()),
     });
     let state = ApiState::new(api::Parts {
         auth: Auth::new(Arc::clone(directory), Some(auth::hash(ADMIN))),
         ingest,
+        inbound,
         directory: Arc::clone(directory),
         lane,
         reader,
