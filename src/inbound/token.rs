@@ -5,8 +5,6 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-/// Random bytes behind a token.
-pub(super) const RANDOM: usize = 32;
 const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
 /// A token. Prints as `[redacted]`.
@@ -62,10 +60,10 @@ mod tests {
 
     #[test]
     fn a_token_keeps_its_bits_and_shows_none() {
-        let token = Token::new([0xff; RANDOM]);
+        let token = Token::new([0xff; 32]);
         assert_eq!(token.reveal(), "7".repeat(51));
-        assert_eq!(Token::new([0; RANDOM]).reveal(), "a".repeat(51));
-        assert_ne!(Token::new([1; RANDOM]).hash(), token.hash());
+        assert_eq!(Token::new([0; 32]).reveal(), "a".repeat(51));
+        assert_ne!(Token::new([1; 32]).hash(), token.hash());
         assert_eq!(format!("{token:?}"), "[redacted]");
         assert_eq!(token.hash(), Token::hash_of(token.reveal()));
     }

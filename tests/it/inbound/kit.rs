@@ -153,7 +153,10 @@ impl Stage {
         for (name, value) in headers {
             wire.push_str(&format!("{name}: {value}\r\n"));
         }
-        wire.push_str(&format!("content-length: {}\r\nconnection: close\r\n\r\n", body.len()));
+        wire.push_str(&format!(
+            "content-length: {}\r\nconnection: close\r\n\r\n",
+            body.len()
+        ));
         let mut bytes = wire.into_bytes();
         bytes.extend_from_slice(body);
         self.exchange(&bytes).await
@@ -187,7 +190,11 @@ impl Stage {
 
     /// The messages of the application, oldest first.
     pub(crate) async fn messages(&self) -> Vec<Value> {
-        let page = self.gateway.get("/app/acme/msg?limit=250").expect(200).await;
+        let page = self
+            .gateway
+            .get("/app/acme/msg?limit=250")
+            .expect(200)
+            .await;
         let mut found = page.json()["data"].as_array().unwrap().clone();
         found.reverse();
         found
@@ -206,7 +213,9 @@ impl Stage {
 }
 
 pub(crate) fn signed_at(secret: &str, id: &str, now: u64, body: &str) -> Vec<(String, String)> {
-    let key = STANDARD.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
+    let key = STANDARD
+        .decode(secret.strip_prefix("whsec_").unwrap())
+        .unwrap();
     let mut mac = Hmac::<Sha256>::new_from_slice(&key).unwrap();
     mac.update(format!("{id}.{now}.{body}").as_bytes());
     let signature = STANDARD.encode(mac.finalize().into_bytes());

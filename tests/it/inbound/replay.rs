@@ -15,7 +15,9 @@ async fn a_replay_inside_the_tolerance_is_answered_200_and_makes_no_second_messa
     let source = stage.standard(json!({})).await;
     let headers = stage.signed(SECRET, "evt_1", BODY);
     for _ in 0..3 {
-        let answer = stage.raw("POST", &source.path, &headers, BODY.as_bytes()).await;
+        let answer = stage
+            .raw("POST", &source.path, &headers, BODY.as_bytes())
+            .await;
         assert_eq!((answer.status, answer.text().as_str()), (200, "{}"));
     }
     let messages = stage.messages().await;
@@ -84,7 +86,9 @@ async fn a_stale_replay_is_refused_and_the_tolerance_is_the_sources() {
     for off in [-31_i64, 31] {
         let then = now.checked_add_signed(off).unwrap();
         let headers = signed_at(SECRET, "evt_1", then, BODY);
-        let answer = stage.raw("POST", &narrow.path, &headers, BODY.as_bytes()).await;
+        let answer = stage
+            .raw("POST", &narrow.path, &headers, BODY.as_bytes())
+            .await;
         assert_eq!(answer.status, 401);
     }
     assert_eq!(stage.counts(), before);
@@ -93,11 +97,15 @@ async fn a_stale_replay_is_refused_and_the_tolerance_is_the_sources() {
     for (n, off) in [-30_i64, 30].into_iter().enumerate() {
         let then = now.checked_add_signed(off).unwrap();
         let headers = signed_at(SECRET, &format!("evt_n{n}"), then, BODY);
-        let answer = stage.raw("POST", &narrow.path, &headers, BODY.as_bytes()).await;
+        let answer = stage
+            .raw("POST", &narrow.path, &headers, BODY.as_bytes())
+            .await;
         assert_eq!(answer.status, 200);
     }
     let headers = signed_at(SECRET, "evt_w", now - 900, BODY);
-    let answer = stage.raw("POST", &wide.path, &headers, BODY.as_bytes()).await;
+    let answer = stage
+        .raw("POST", &wide.path, &headers, BODY.as_bytes())
+        .await;
     assert_eq!(answer.status, 200);
 }
 
@@ -125,7 +133,10 @@ async fn the_events_of_a_batch_are_one_commit_and_each_of_them_one_message() {
     let stage = Stage::open().await;
     // HTTP Basic, so that the body is free; the events of the list have ids of their own.
     let source = stage
-        .source("sendgrid", json!({"secrets": {"verification_key": sendgrid_key()}}))
+        .source(
+            "sendgrid",
+            json!({"secrets": {"verification_key": sendgrid_key()}}),
+        )
         .await;
     let fixture = sendgrid();
     stage.set_time(fixture["now"].as_u64().unwrap());
@@ -138,11 +149,19 @@ async fn the_events_of_a_batch_are_one_commit_and_each_of_them_one_message() {
     let events: Vec<serde_json::Value> = serde_json::from_str(body.trim()).unwrap();
     let before = stage.counts();
     for _ in 0..2 {
-        let answer = stage.raw("POST", &source.path, &headers, body.as_bytes()).await;
+        let answer = stage
+            .raw("POST", &source.path, &headers, body.as_bytes())
+            .await;
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
     assert_eq!(stage.counts().messages() - before.messages(), events.len());
-    let times: Vec<_> = stage.gateway.handed.lock().iter().map(|one| one.accepted).collect();
+    let times: Vec<_> = stage
+        .gateway
+        .handed
+        .lock()
+        .iter()
+        .map(|one| one.accepted)
+        .collect();
     assert!(times.iter().all(|time| *time == times[0]), "one commit");
 }
 
@@ -169,7 +188,9 @@ async fn an_unknown_key_of_a_token_asks_for_the_key_set_once_a_minute() {
     let path = crate::kit::repository("tests/fixtures/providers/vectors.json");
     let all: Vec<serde_json::Value> =
         serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    let good = all.iter().find(|one| one["provider"] == "gmail" && one["valid"] == true);
+    let good = all
+        .iter()
+        .find(|one| one["provider"] == "gmail" && one["valid"] == true);
     let good = good.expect("there is one");
     let url = good["url"].as_str().unwrap();
     let mut body = json!({"config": good.get("config").cloned().unwrap_or_else(|| json!({}))});
@@ -181,17 +202,35 @@ async fn an_unknown_key_of_a_token_asks_for_the_key_set_once_a_minute() {
         .map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()))
         .collect();
     let bytes = good["body"].as_str().unwrap().as_bytes();
-    let asked = || stage.gateway.key_set.asked.load(std::sync::atomic::Ordering::SeqCst);
+    let asked = || {
+        stage
+            .gateway
+            .key_set
+            .asked
+            .load(std::sync::atomic::Ordering::SeqCst)
+    };
     // The set cannot be had: refused, and asked once for many requests.
     for _ in 0..5 {
-        assert_eq!(stage.raw("POST", &source.path, &headers, bytes).await.status, 401);
+        assert_eq!(
+            stage
+                .raw("POST", &source.path, &headers, bytes)
+                .await
+                .status,
+            401
+        );
     }
     assert_eq!(asked(), 1);
     good["secret"]
         .as_str()
         .unwrap()
         .clone_into(&mut stage.gateway.key_set.document.lock());
-    assert_eq!(stage.raw("POST", &source.path, &headers, bytes).await.status, 401);
+    assert_eq!(
+        stage
+            .raw("POST", &source.path, &headers, bytes)
+            .await
+            .status,
+        401
+    );
     stage.gateway.clock.advance(Duration::from_secs(61));
     stage.set_time(good["now"].as_u64().unwrap());
     for _ in 0..3 {

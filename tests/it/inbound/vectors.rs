@@ -43,7 +43,12 @@ async fn source(stage: &Stage, vector: &Value, catalogue: &Catalogue) -> Result<
     if !url.is_empty() {
         body["publicUrl"] = json!(url);
     }
-    let made = stage.gateway.call("POST", "/source").json(&body).send().await;
+    let made = stage
+        .gateway
+        .call("POST", "/source")
+        .json(&body)
+        .send()
+        .await;
     if made.status != 201 {
         return Err(made.text().to_owned());
     }
@@ -65,7 +70,9 @@ async fn send(stage: &Stage, vector: &Value, source: &SourceRef) -> Answer {
         None => source.path.clone(),
     };
     let body = text(vector, "body").as_bytes();
-    stage.raw(text(vector, "method"), &path, &headers, body).await
+    stage
+        .raw(text(vector, "method"), &path, &headers, body)
+        .await
 }
 
 #[tokio::test]
@@ -112,7 +119,11 @@ async fn every_vector_has_its_verdict_through_the_real_route() {
             mismatches.push(format!("{provider}: {note}: want {valid}, got {verdict}"));
         }
     }
-    say(&format!("{} vectors, {} providers", vectors.len(), seen.len()));
+    say(&format!(
+        "{} vectors, {} providers",
+        vectors.len(),
+        seen.len()
+    ));
     assert_eq!(mismatches, Vec::<String>::new());
     // The set: 159 vectors, and for each provider that verifies at least one good and two bad ones.
     assert_eq!(vectors.len(), 159);
@@ -126,7 +137,9 @@ async fn every_vector_has_its_verdict_through_the_real_route() {
         good < 1 || bad < 2
     });
     let lacking: Vec<_> = lacking.collect();
-    say(&format!("providers that verify without vectors of their own: {lacking:?}"));
+    say(&format!(
+        "providers that verify without vectors of their own: {lacking:?}"
+    ));
     assert_eq!(seen.len(), 38);
 }
 
@@ -156,7 +169,10 @@ async fn every_handshake_is_answered_as_stated_through_the_real_route() {
         let receipts = stage.receipts(&made).await;
         let verdict = receipts[0]["verdict"].as_str().unwrap();
         let reason = receipts[0]["reason"].as_str().unwrap_or("-");
-        say(&format!("{provider} | {note} | {} {verdict} {reason}", answer.status));
+        say(&format!(
+            "{provider} | {note} | {} {verdict} {reason}",
+            answer.status
+        ));
         let wanted = &one["reply"];
         if wanted.is_null() {
             // An ordinary event.
@@ -179,7 +195,9 @@ async fn every_handshake_is_answered_as_stated_through_the_real_route() {
             && answer.header("x-content-type-options") == Some("nosniff")
             && all_there;
         if !same {
-            mismatches.push(format!("{provider}: {note}: {answer:?} instead of {wanted}"));
+            mismatches.push(format!(
+                "{provider}: {note}: {answer:?} instead of {wanted}"
+            ));
         }
         let stores = wanted.get("store").is_some_and(|store| !store.is_null());
         let after = stage.counts();
