@@ -17,6 +17,7 @@ use posthaste::base::task::{Stopper, detach};
 use posthaste::base::{Clock, Timestamp};
 use posthaste::config::Config;
 use posthaste::metrics::ServerMetrics;
+use posthaste::model::{Message, Position};
 use posthaste::server::{Bound, Server, Settings};
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -180,12 +181,26 @@ impl Stage {
     pub(crate) fn counts(&self) -> Counts {
         let lanes = self.gateway.reader.lanes().unwrap();
         let (revision, rows) = self.gateway.reader.config().unwrap();
+        let last: Vec<u64> = lanes.iter().map(|lane| lane.last).collect();
         Counts {
-            messages: self.gateway.handed.lock().len(),
-            last: lanes.iter().map(|lane| lane.last).collect(),
+            messages: usize::try_from(last.iter().sum::<u64>()).unwrap(),
+            last,
             revision,
             rows: rows.len(),
         }
+    }
+
+    /// The messages as they are stored, oldest first.
+    pub(crate) fn stored(&self) -> Vec<Message> {
+        let lanes = self.gateway.reader.lanes().unwrap();
+        let all = lanes.iter().flat_map(|lane| {
+            let start = Position {
+                lane: lane.id,
+                seq: 0,
+            };
+            self.gateway.reader.fetch(start, 10_000).unwrap()
+        });
+        all.collect()
     }
 
     /// The messages of the application, oldest first.

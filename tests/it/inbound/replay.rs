@@ -116,7 +116,7 @@ async fn the_payload_is_the_very_bytes_and_the_metadata_says_where_it_comes_from
     let source = stage.standard(renamed).await;
     let answer = stage.send(&source.path, "evt_1", BODY).await;
     assert_eq!(answer.status, 200);
-    let message = stage.gateway.handed.lock()[0].clone();
+    let message = stage.stored().remove(0);
     assert_eq!(message.event_type.as_ref(), "billing.paid");
     assert_eq!(message.payload, BODY.as_bytes(), "1.0 stays 1.0");
     let labels = message.labels.as_ref().unwrap();
