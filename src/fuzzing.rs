@@ -23,6 +23,7 @@ use crate::model::{
 };
 use crate::policy::target::{Target, TargetRules};
 use crate::policy::{address, filter, header, outcome, sign};
+use crate::providers;
 use crate::server;
 use crate::store::fjall;
 
@@ -39,7 +40,9 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("framing", framing),
     ("header", custom_headers),
     ("journal", fjall::fuzzing::journal),
+    ("manifest", providers::fuzzing::manifest),
     ("message", message),
+    ("provider", providers::fuzzing::request),
     ("record", fjall::fuzzing::record),
     ("retry_after", retry_after),
     ("signature", signature),

@@ -274,6 +274,17 @@ pub(super) async fn delete(cx: Cx) -> Answer {
                 endpoint.deleted = Some(now);
                 draft.put_endpoint(endpoint)?;
             }
+            let sources: Vec<_> = draft
+                .sources()
+                .filter(|one| one.app == no)
+                .cloned()
+                .collect();
+            for source in sources {
+                let mut source = crate::model::Source::clone(&source);
+                source.deleted = Some(now);
+                source.secrets.clear();
+                draft.put_source(source)?;
+            }
             let mut app = Application::clone(&entry.app);
             app.deleted = Some(now);
             draft.put_app(app)?;

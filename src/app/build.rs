@@ -119,7 +119,7 @@ pub(super) async fn engine(
         .iter()
         .for_each(|loss| announcer.loss_accepted(*loss));
     let backups = backups(config, source, &lane, &shared).await?;
-    let catalogue = catalogue()?;
+    let catalogue = catalogue(config)?;
     let teller_of = announcer.clone();
 
     let mut core = Core::new(settings(config));
@@ -174,11 +174,13 @@ pub(super) async fn engine(
 }
 
 /// What is known of providers.
-fn catalogue() -> Result<Arc<Catalogue>, Error> {
-    Catalogue::load(None).map(Arc::new).map_err(|mistakes| {
-        let all = mistakes.iter().map(ToString::to_string);
-        Error::Providers(all.collect::<Vec<_>>().join("; "))
-    })
+fn catalogue(config: &Config) -> Result<Arc<Catalogue>, Error> {
+    Catalogue::load(config.providers.manifests.as_deref())
+        .map(Arc::new)
+        .map_err(|mistakes| {
+            let all = mistakes.iter().map(ToString::to_string);
+            Error::Providers(all.collect::<Vec<_>>().join("; "))
+        })
 }
 
 /// The vault over the master keys that were given, or over one that is made because there is none and

@@ -12,6 +12,7 @@ pub mod demo;
 pub mod http;
 pub mod keys;
 pub mod offline;
+pub mod providers;
 pub mod serve;
 pub mod sink;
 pub mod vault;
@@ -39,6 +40,9 @@ enum Command {
     /// Looks at the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Checks and lists the manifests of providers whose webhooks are received.
+    #[command(subcommand)]
+    Providers(providers::ProvidersCommand),
     /// Makes, lists and revokes API keys in the data directory of a stopped gateway.
     Keys(keys::KeysArgs),
     /// The keys that secrets in the store are sealed under: look at them, rotate them, make one.
@@ -65,6 +69,12 @@ impl Cli {
             Command::Config(command) => {
                 match config::run(&command, file, &mut std::io::stdout().lock()) {
                     Ok(()) => ExitCode::SUCCESS,
+                    Err(error) => complain(&error, 78),
+                }
+            }
+            Command::Providers(command) => {
+                match providers::run(&command, file, &mut std::io::stdout().lock()) {
+                    Ok(code) => code,
                     Err(error) => complain(&error, 78),
                 }
             }

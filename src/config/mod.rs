@@ -21,6 +21,7 @@ mod value;
 
 pub use mistakes::{Mistake, Mistakes, Place};
 pub use sections::{
-    Config, Delivery, HighWater, Inbound, Ingest, Log, LogFormat, Retention, Server, Storage, Vault,
+    Config, Delivery, HighWater, Inbound, Ingest, Log, LogFormat, Providers, Retention, Server,
+    Storage, Vault,
 };
 pub use show::KeyInfo;

@@ -24,6 +24,8 @@ pub struct Config {
     pub inbound: Inbound,
     /// `[delivery]`
     pub delivery: Delivery,
+    /// `[providers]`
+    pub providers: Providers,
     /// `[retention]`
     pub retention: Retention,
     /// `[vault]`
@@ -180,6 +182,14 @@ pub struct Delivery {
     pub signature_presets: BTreeMap<String, serde_json::Value>,
     /// Whether application keys see `blocked_address` as such (instance keys always do).
     pub show_blocked_addresses: bool,
+}
+
+/// Providers whose webhooks are received.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Providers {
+    /// A directory of manifests, `ID.toml` each, that override or add. Read at the start; a mistake in
+    /// it stops the start (78).
+    pub manifests: Option<PathBuf>,
 }
 
 /// How long things are kept.

@@ -328,6 +328,11 @@ pub(super) static KEYS: &[Key] = &[
         Slot::Flag(|d| &mut d.config.delivery.show_blocked_addresses),
     ),
     key(
+        "providers",
+        "manifests",
+        Slot::OptionalPath(|d| &mut d.config.providers.manifests),
+    ),
+    key(
         "retention",
         "messages",
         Slot::Time(

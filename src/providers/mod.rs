@@ -13,6 +13,8 @@ mod catalogue;
 mod credentials;
 mod events;
 mod form;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handshake;
 mod json;
 mod jwks;

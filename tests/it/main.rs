@@ -14,6 +14,7 @@ mod interleavings;
 mod kit;
 mod process;
 mod prometheus;
+mod providers;
 mod real_payloads;
 mod seeds;
 mod server;

@@ -16,7 +16,7 @@ use serde_json::json;
 use super::kit::{SECRET, signed_at};
 use crate::kit::{Client, Gateway, eventually, pause, say, seed};
 
-const KILLS: usize = 8;
+const KILLS: usize = 5;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_answered_event_of_a_provider_is_there_once_although_the_gateway_is_killed() {

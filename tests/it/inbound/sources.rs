@@ -315,6 +315,7 @@ async fn lists_are_paged_and_the_sources_of_a_deleted_application_are_silent() {
     for n in 0..5 {
         let mut one = wanted();
         one["name"] = json!(format!("n{n}"));
+        one["allowedIps"] = json!([]);
         let made = stage
             .gateway
             .call("POST", "/source")

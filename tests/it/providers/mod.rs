@@ -1,0 +1,11 @@
+//! Provider manifests and the engine that verifies their requests.
+//!
+//! The vectors in `tests/fixtures/providers` are facts about providers: when one disagrees, the engine
+//! or a manifest is wrong, never the vector.
+
+mod catalogue;
+mod events;
+mod kit;
+mod mutations;
+mod properties;
+mod vectors;
