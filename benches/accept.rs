@@ -111,7 +111,7 @@ fn gateway() -> Router {
         directory: Arc::clone(&directory),
         ingest: Arc::clone(&ingest),
         clock: Arc::clone(&clock),
-        announcer: None,
+        news: None,
         keys: Arc::new(NoKeys),
     });
     let auth = Auth::new(Arc::clone(&directory), Some(auth::hash(KEY)));

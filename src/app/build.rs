@@ -29,7 +29,7 @@ use crate::policy::own::Own;
 use crate::policy::target::TargetRules;
 use crate::providers::Catalogue;
 use crate::schedule::core::{Core, Input, Settings};
-use crate::schedule::{self, Announcer, Driver, Inbox, Parts, Recovery, Status};
+use crate::schedule::{self, Announcer, Driver, Inbox, Parts, Recovery, SourceNews, Status};
 use crate::server::{self, Listeners, Server, Tls};
 use crate::store::fjall::Store;
 use crate::store::{self, ConfigKind, Reader};
@@ -49,7 +49,7 @@ pub(super) struct Engine {
     pub(super) rules: TargetRules,
     pub(super) backups: Arc<Backups>,
     pub(super) catalogue: Arc<Catalogue>,
-    pub(super) announcer: Announcer,
+    pub(super) news: SourceNews,
     /// Taken by whoever waits for the recovery.
     pub(super) recovery: Option<RecoveryError>,
 }
@@ -120,7 +120,7 @@ pub(super) async fn engine(
         .for_each(|loss| announcer.loss_accepted(*loss));
     let backups = backups(config, source, &lane, &shared).await?;
     let catalogue = catalogue(config)?;
-    let teller_of = announcer.clone();
+    let news = announcer.source_news();
 
     let mut core = Core::new(settings(config));
     let recovery = schedule::begin(
@@ -168,7 +168,7 @@ pub(super) async fn engine(
         rules,
         backups,
         catalogue,
-        announcer: teller_of,
+        news,
         recovery: Some(recovery_failed),
     })
 }
@@ -371,7 +371,7 @@ pub(super) fn api(
         directory: Arc::clone(&engine.directory),
         ingest: Arc::clone(&ingest),
         clock: Arc::clone(&clock),
-        announcer: Some(engine.announcer.clone()),
+        news: Some(engine.news.clone()),
         keys: Arc::new(KeysOverHttp::new(
             engine.outgoing.client().clone(),
             engine.rules.clone(),

@@ -35,7 +35,7 @@ use crate::ingest::Ingest;
 use crate::model::{Source, SourceNo};
 use crate::policy::forwarded;
 use crate::providers::Catalogue;
-use crate::schedule::Announcer;
+use crate::schedule::SourceNews;
 
 pub use jwks::{FetchKeys, Fetching, KeysOverHttp};
 pub use receipt::{Receipt, ReceiptId, Stats, Verdict};
@@ -63,7 +63,7 @@ pub struct Parts {
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Tells the operator of sources that keep failing.
-    pub announcer: Option<Announcer>,
+    pub news: Option<SourceNews>,
     /// Fetches key sets.
     pub keys: Arc<dyn FetchKeys>,
 }

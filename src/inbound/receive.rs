@@ -297,7 +297,9 @@ impl Inbound {
         // The request is the provider's: what cannot be read of it is kept as it is.
         let found = events(manifest, &request);
         let found = found.unwrap_or_else(|_| vec![event::unread(manifest, body)]);
+        // More than the queue of the commit thread takes could never be accepted.
         let limit = self.parts.config.max_events;
+        let limit = limit.min(self.parts.ingest.config().queue);
         if found.len() > limit {
             return Err(Refused::TooMany { limit });
         }
@@ -420,8 +422,8 @@ impl Inbound {
         };
         let reason = refused.reason();
         tracing::warn!(source = %source.id, reason, in_a_row, "a source refuses everything");
-        if let Some(announcer) = &self.parts.announcer {
-            announcer.source_failing(source.no, reason, in_a_row);
+        if let Some(news) = &self.parts.news {
+            news.failing(source.no, reason, in_a_row);
         }
     }
 }

@@ -39,6 +39,19 @@ pub struct Announcer {
     errands: mpsc::Sender<Errand>,
 }
 
+/// Tells of sources that fail. Does not keep the teller running: that ends with the scheduler.
+#[derive(Clone)]
+pub struct SourceNews(mpsc::WeakSender<Errand>);
+
+impl SourceNews {
+    /// Tells of a source that has refused so many requests in a row, the last of them for `reason`.
+    pub fn failing(&self, source: SourceNo, reason: &'static str, in_a_row: u64) {
+        if let Some(errands) = self.0.upgrade() {
+            Announcer { errands }.hand(Errand::Source(source, reason, in_a_row));
+        }
+    }
+}
+
 /// Writes announcements: a task of its own, since it waits for the store.
 pub struct Teller {
     errands: mpsc::Receiver<Errand>,
@@ -75,9 +88,9 @@ impl Announcer {
         self.hand(Errand::Loss(loss));
     }
 
-    /// Tells of a source that has refused so many requests in a row, the last of them for `reason`.
-    pub fn source_failing(&self, source: SourceNo, reason: &'static str, in_a_row: u64) {
-        self.hand(Errand::Source(source, reason, in_a_row));
+    /// For whoever knows of failing sources.
+    pub fn source_news(&self) -> SourceNews {
+        SourceNews(self.errands.downgrade())
     }
 
     fn hand(&self, errand: Errand) {

@@ -322,7 +322,7 @@ impl Gateway {
             directory: Arc::clone(&directory),
             ingest: Arc::clone(&ingest),
             clock: Arc::clone(&shared),
-            announcer: None,
+            news: None,
             keys: key_set.clone(),
         });
         let state = ApiState::new(api::Parts {

@@ -1,6 +1,5 @@
 //! What a provider was answered 200 for is on stable storage: the gateway is killed again and again under a
 //! provider's load, and every event that was answered is there, once.
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,12 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Method;
 use parking_lot::Mutex;
+use posthaste::base::{Clock, SystemClock};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
 use super::kit::{SECRET, signed_at};
-use crate::kit::{Client, Gateway, eventually, pause, say, seed};
+use crate::kit::{Client, Gateway, Stall, Thread, eventually, now, pause, say, seed};
 
 const KILLS: usize = 5;
 
@@ -89,8 +89,8 @@ async fn every_answered_event_of_a_provider_is_there_once_although_the_gateway_i
 
 async fn send(client: &Client, path: &str, event: &str) -> bool {
     let body = format!(r#"{{"type":"a.b","data":{{"e":"{event}"}}}}"#);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let headers = signed_at(SECRET, event, now.unwrap().as_secs(), &body);
+    let now = SystemClock::start().now().millis() / 1000;
+    let headers = signed_at(SECRET, event, now, &body);
     let headers: Vec<(&str, &str)> = headers
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))
@@ -99,4 +99,46 @@ async fn send(client: &Client, path: &str, event: &str) -> bool {
         .send(Method::POST, path, &headers, Bytes::from(body))
         .await;
     answer.is_ok_and(|answer| answer.status.as_u16() == 200)
+}
+
+/// The page cache survives a kill, so this shows what a kill cannot: no answer before the sync.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_is_not_answered_before_the_sync_has_returned() {
+    const SLOW: Duration = Duration::from_secs(2);
+    let gateway = Gateway::start(&[]).await;
+    let api = gateway.api();
+    api.post("/api/v1/app", &json!({"name": "Acme", "uid": "acme"}))
+        .await
+        .expect(201);
+    let source = json!({
+        "name": "s", "provider": "standard_webhooks", "appId": "acme", "secrets": {"secret": SECRET},
+    });
+    let made = api.post("/api/v1/source", &source).await.expect(201);
+    let path = made["path"].as_str().unwrap();
+    let client = Client::new(gateway.address, None);
+    assert!(send(&client, path, "before").await);
+    let stall = Stall::begin(&gateway, Thread::Commit, SLOW).await;
+    let begun = now();
+    assert!(send(&client, path, "slow").await);
+    let took = begun.elapsed();
+    stall.end();
+    assert!(
+        took >= SLOW,
+        "answered after {took:?}, before a sync of {SLOW:?} had returned"
+    );
+    // A refusal waits for no disk.
+    let stall = Stall::begin(&gateway, Thread::Commit, SLOW * 10).await;
+    let begun = now();
+    let forged = client
+        .send(Method::POST, path, &[], Bytes::from("{}"))
+        .await
+        .unwrap();
+    assert_eq!(forged.status.as_u16(), 401);
+    assert!(
+        begun.elapsed() < SLOW,
+        "a refusal took {:?}",
+        begun.elapsed()
+    );
+    stall.end();
+    gateway.stop().await;
 }

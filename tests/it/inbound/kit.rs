@@ -3,7 +3,6 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::disallowed_methods,
     reason = "test kit: a failure is a failed test"
 )]
 
@@ -48,8 +47,9 @@ pub(crate) struct Answer {
 impl Answer {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let start = format!("{}:", name.to_ascii_lowercase());
-        let line = self.head.lines().find(|line| line.starts_with(&start));
-        line.map(|line| line[start.len()..].trim())
+        let mut lines = self.head.lines();
+        let value = lines.find_map(|line| line.strip_prefix(&start));
+        value.map(str::trim)
     }
 
     pub(crate) fn text(&self) -> String {

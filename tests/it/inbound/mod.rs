@@ -6,4 +6,5 @@ mod kit;
 mod refusals;
 mod replay;
 mod sources;
+mod told;
 mod vectors;

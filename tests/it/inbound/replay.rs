@@ -1,4 +1,9 @@
 //! What comes twice is one message and the same answer; what is refused leaves nothing.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests: a failure is a failed test"
+)]
 
 use std::time::Duration;
 

@@ -1,5 +1,10 @@
 //! Every vector and every handshake of the providers' fixtures through the real route: one table each,
 //! nothing left out.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests: a failure is a failed test"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 

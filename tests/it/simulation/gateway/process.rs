@@ -311,7 +311,7 @@ fn router(
         directory: Arc::clone(directory),
         ingest: Arc::clone(&ingest),
         clock: Arc::clone(&clock),
-        announcer: None,
+        news: None,
         keys: Arc::new(crate::api::kit::KeySet::default()),
     });
     let state = ApiState::new(api::Parts {
