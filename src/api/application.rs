@@ -260,7 +260,8 @@ pub(super) fn uid_taken() -> Problem {
 pub(super) async fn delete(cx: Cx) -> Answer {
     let no = cx.app()?.app.no;
     let now = cx.now;
-    cx.state
+    let silent = cx
+        .state
         .directory
         .carry_out(move |draft| {
             let found = draft.app_by_no(no).cloned();
@@ -279,8 +280,8 @@ pub(super) async fn delete(cx: Cx) -> Answer {
                 .filter(|one| one.app == no)
                 .cloned()
                 .collect();
-            for source in sources {
-                let mut source = crate::model::Source::clone(&source);
+            for source in &sources {
+                let mut source = crate::model::Source::clone(source);
                 source.deleted = Some(now);
                 source.secrets.clear();
                 draft.put_source(source)?;
@@ -288,9 +289,12 @@ pub(super) async fn delete(cx: Cx) -> Answer {
             let mut app = Application::clone(&entry.app);
             app.deleted = Some(now);
             draft.put_app(app)?;
-            Ok::<_, Problem>(())
+            Ok::<_, Problem>(sources)
         })
         .await?;
+    for source in silent {
+        cx.state.inbound.forget(source.no);
+    }
     Ok(Reply::empty())
 }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::json;
 
+use crate::directory::Snapshot;
 use crate::ingest::{EventIn, Signed};
 use crate::model::{AppNo, Source};
 use crate::providers::{Event, Integrity, Manifest, Verified};
@@ -48,6 +49,7 @@ pub(super) fn unread(manifest: &Manifest, body: &Bytes) -> Event {
 pub(super) fn message(
     source: &Source,
     (verified, hops): (&Verified, u8),
+    apps: &Snapshot,
     (place, event): (usize, Event),
     headers: &HeaderMap,
 ) -> EventIn {
@@ -60,7 +62,7 @@ pub(super) fn message(
     let ours = source.event_types.get(&event.event_type);
     let metadata = metadata(source, verified.integrity, &event, headers);
     EventIn {
-        app: application(source, event.account.as_deref()),
+        app: application(source, event.account.as_deref(), apps),
         event_type: ours.cloned().unwrap_or(event.event_type),
         event_id: event.id,
         signed,
@@ -71,10 +73,12 @@ pub(super) fn message(
     }
 }
 
-/// The application of an account at the provider; the source's own one for all others.
-fn application(source: &Source, account: Option<&str>) -> AppNo {
+/// The application of an account at the provider; the source's own one for all others, and for those
+/// whose application was deleted.
+fn application(source: &Source, account: Option<&str>, apps: &Snapshot) -> AppNo {
     let named = account.and_then(|account| source.accounts.get(account));
-    named.copied().unwrap_or(source.app)
+    let there = named.filter(|no| apps.app_by_no(**no).is_some());
+    there.copied().unwrap_or(source.app)
 }
 
 fn metadata(

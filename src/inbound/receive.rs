@@ -303,8 +303,10 @@ impl Inbound {
         if found.len() > limit {
             return Err(Refused::TooMany { limit });
         }
+        let apps = self.parts.directory.snapshot();
         let messages = found.into_iter().enumerate().map(|(place, event)| {
-            event::message(source, (&verified, hops), (place, event), head.headers)
+            let event = (place, event);
+            event::message(source, (&verified, hops), &apps, event, head.headers)
         });
         let accepted = self.parts.ingest.accept_events(messages.collect()).await?;
         let is_new = accepted.is_empty() || accepted.iter().any(|one| !one.duplicate);

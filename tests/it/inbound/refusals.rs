@@ -386,6 +386,15 @@ async fn a_shared_source_sends_each_account_to_its_application() {
     assert_eq!(of("other").await, ["stripe-evt_0"]);
     assert_eq!(of("acme").await, ["stripe-evt_1"]);
     assert_eq!(stage.receipts(&source).await.len(), 2);
+    // The account's application is gone: its events are kept with the source's own.
+    stage.gateway.call("DELETE", "/app/other").expect(204).await;
+    let body = json!({"id": "evt_9", "type": "invoice.paid", "account": "acct_other"}).to_string();
+    let headers = stripe(&stage, "s3cret-of-stripe", &body);
+    let answer = stage
+        .raw("POST", "/webhooks/stripe", &headers, body.as_bytes())
+        .await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(of("acme").await, ["stripe-evt_9", "stripe-evt_1"]);
 }
 
 fn stripe(stage: &Stage, secret: &str, body: &str) -> Vec<(String, String)> {
