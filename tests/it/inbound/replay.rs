@@ -129,6 +129,8 @@ async fn the_payload_is_the_very_bytes_and_the_metadata_says_where_it_comes_from
     assert_eq!(labels.metadata["provider"], "standard_webhooks");
     assert_eq!(labels.metadata["integrity"], "body");
     assert_eq!(labels.metadata["header.content-type"], "application/json");
+    let shown = stage.messages().await.remove(0);
+    assert_eq!(shown["metadata"]["source"], source.id);
     let text = format!("{:?}", labels.metadata);
     assert!(!text.contains("v1,"), "no signature is kept: {text}");
 }
