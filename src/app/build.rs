@@ -112,12 +112,7 @@ pub(super) async fn engine(
     let (status_to, status) = watch::channel(Status::default());
     // Requests of the API; when it is full they wait a second and are refused.
     let (requests_to, requests) = mpsc::channel(256);
-    let (announcer, teller) =
-        Announcer::new(lane.clone(), Arc::clone(&directory), Arc::clone(&shared));
-    tasks.spawn("teller", OnExit::Log, teller.run());
-    losses
-        .iter()
-        .for_each(|loss| announcer.loss_accepted(*loss));
+    let announcer = announcer((&lane, &directory, &shared), tasks, &losses);
     let backups = backups(config, source, &lane, &shared).await?;
     let catalogue = catalogue(config)?;
     let news = announcer.source_news();
@@ -150,12 +145,8 @@ pub(super) async fn engine(
     };
     let driver = Driver::new(core, parts, inbox, status_to);
     tasks.spawn("schedule", OnExit::StopNode, driver.run(stop.clone()));
-    let schedule = schedule::Handle::new(
-        requests_to,
-        status.clone(),
-        Arc::clone(&reader),
-        Arc::clone(&directory),
-    );
+    let (read, known) = (Arc::clone(&reader), Arc::clone(&directory));
+    let schedule = schedule::Handle::new(requests_to, status.clone(), read, known);
     Ok(Engine {
         clock: Arc::clone(clock),
         lane,
@@ -171,6 +162,21 @@ pub(super) async fn engine(
         news,
         recovery: Some(recovery_failed),
     })
+}
+
+/// Starts whoever writes operational events down; what was lost and accepted is told first.
+fn announcer(
+    (lane, directory, clock): (&Lane, &Arc<Directory>, &Arc<dyn Clock>),
+    tasks: &Tasks,
+    losses: &[store::AcceptedLoss],
+) -> Announcer {
+    let (announcer, teller) =
+        Announcer::new(lane.clone(), Arc::clone(directory), Arc::clone(clock));
+    tasks.spawn("teller", OnExit::Log, teller.run());
+    for loss in losses {
+        announcer.loss_accepted(*loss);
+    }
+    announcer
 }
 
 /// What is known of providers.

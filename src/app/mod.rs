@@ -174,9 +174,7 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
         reread,
         say,
     } = run;
-    if let Some(key) = &admin_key {
-        check_admin_key(key)?;
-    }
+    admin_key.as_deref().map(check_admin_key).transpose()?;
     let clock = Arc::new(SystemClock::start());
     let logs = telemetry::logs::install(&config.log)?;
     let exposition = telemetry::exposition::install()?;

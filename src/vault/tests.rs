@@ -89,7 +89,7 @@ fn a_ciphertext_in_another_place_stays_closed() {
     ));
     // Another application, which has a data key of its own and is told the number of the first.
     vault.make(&mut ring, AppNo(4)).unwrap();
-    let mut moved = good.clone();
+    let mut moved = good;
     moved["app"] = json!(4);
     assert!(matches!(
         vault.open(&ring, ROW, &mut moved),
