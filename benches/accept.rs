@@ -17,18 +17,30 @@ use posthaste::auth::{self, Auth, Entropy};
 use posthaste::base::{Clock, SystemClock, task};
 use posthaste::config::Config;
 use posthaste::directory::Directory;
+use posthaste::inbound::{self, FetchKeys, Fetching, Inbound};
 use posthaste::ingest::parse::{self, Limits};
 use posthaste::ingest::{self, Ingest};
 use posthaste::lane::{Lane, Options};
 use posthaste::policy::target::TargetRules;
+use posthaste::providers::Catalogue;
 use posthaste::schedule::{self, Status};
 use posthaste::store::model::Model;
+use posthaste::vault::{MasterKey, Masters, Vault};
 use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
 
 const KEY: &str = "a-key-for-benchmarks-with-32-characters";
 
 /// A message whose payload has about `size` bytes in items of some 60 bytes.
+/// Nobody is asked for keys here.
+struct NoKeys;
+
+impl FetchKeys for NoKeys {
+    fn fetch<'a>(&'a self, _url: &'a str) -> Fetching<'a> {
+        Box::pin(async { Err(String::from("there are none")) })
+    }
+}
+
 fn body(size: usize) -> String {
     let mut payload = String::from("{\"items\":[");
     let mut n = 0;
@@ -75,12 +87,14 @@ fn gateway() -> Router {
         .expect("a thread can be started");
     let (changed, mut changes) = mpsc::channel(64);
     task::detach(async move { while changes.recv().await.is_some() {} });
-    let directory = Directory::load(reader.as_ref(), lane.clone(), changed);
+    let masters = Masters::one(MasterKey::new([7; 32]));
+    let vault = Arc::new(Vault::new(masters, [7; 32]));
+    let directory = Directory::load(reader.as_ref(), lane.clone(), changed, vault);
     let directory = Arc::new(directory.expect("an empty store can be read"));
     let (requests, _) = mpsc::channel(1);
     let (_, status) = watch::channel(Status::default());
     let entropy = Arc::new(Entropy::from_seed([7; 32]));
-    let ingest = Ingest::new(ingest::Parts {
+    let ingest = Arc::new(Ingest::new(ingest::Parts {
         config: config.ingest,
         remember_for: config.retention.idempotency,
         directory: Arc::clone(&directory),
@@ -88,6 +102,17 @@ fn gateway() -> Router {
         reader: Arc::clone(&reader),
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
+    }));
+    let inbound = Inbound::new(inbound::Parts {
+        config: config.inbound,
+        base: None,
+        trusted: Vec::new(),
+        catalogue: Arc::new(Catalogue::builtin().expect("the manifests are good")),
+        directory: Arc::clone(&directory),
+        ingest: Arc::clone(&ingest),
+        clock: Arc::clone(&clock),
+        news: None,
+        keys: Arc::new(NoKeys),
     });
     let auth = Auth::new(Arc::clone(&directory), Some(auth::hash(KEY)));
     let schedule = schedule::Handle::new(
@@ -99,6 +124,7 @@ fn gateway() -> Router {
     api::router(Arc::new(ApiState::new(api::Parts {
         auth,
         ingest,
+        inbound,
         directory,
         lane,
         reader,

@@ -19,6 +19,7 @@ use std::path::Path;
 const OWNERS: &[(&str, &[&str])] = &[
     ("anyhow", &["src/cli", "src/main.rs"]),
     ("axum", &["src/api", "src/app"]),
+    ("chacha20poly1305", &["src/vault"]),
     ("clap", &["src/cli", "src/main.rs"]),
     ("crc32c", &["src/store"]),
     ("crossbeam_channel", &["src/lane", "src/store"]),
@@ -36,6 +37,7 @@ const OWNERS: &[(&str, &[&str])] = &[
             "src/api",
             "src/client",
             "src/deliver",
+            "src/inbound",
             "src/ingest",
             "src/metrics",
             "src/schedule",

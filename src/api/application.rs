@@ -260,7 +260,8 @@ pub(super) fn uid_taken() -> Problem {
 pub(super) async fn delete(cx: Cx) -> Answer {
     let no = cx.app()?.app.no;
     let now = cx.now;
-    cx.state
+    let silent = cx
+        .state
         .directory
         .carry_out(move |draft| {
             let found = draft.app_by_no(no).cloned();
@@ -274,12 +275,26 @@ pub(super) async fn delete(cx: Cx) -> Answer {
                 endpoint.deleted = Some(now);
                 draft.put_endpoint(endpoint)?;
             }
+            let sources: Vec<_> = draft
+                .sources()
+                .filter(|one| one.app == no)
+                .cloned()
+                .collect();
+            for source in &sources {
+                let mut source = crate::model::Source::clone(source);
+                source.deleted = Some(now);
+                source.secrets.clear();
+                draft.put_source(source)?;
+            }
             let mut app = Application::clone(&entry.app);
             app.deleted = Some(now);
             draft.put_app(app)?;
-            Ok::<_, Problem>(())
+            Ok::<_, Problem>(sources)
         })
         .await?;
+    for source in silent {
+        cx.state.inbound.forget(source.no);
+    }
     Ok(Reply::empty())
 }
 

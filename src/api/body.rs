@@ -34,6 +34,13 @@ pub(super) fn write_message(out: &mut Vec<u8>, message: &Message, with_content: 
     if let Some(key) = &labels.ordering_key {
         field(out, "orderingKey", key);
     }
+    if !labels.metadata.is_empty() {
+        // The body as it came is content.
+        let shown = labels.metadata.iter();
+        let shown = shown.filter(|(name, _)| with_content || !name.starts_with("raw"));
+        let shown: std::collections::BTreeMap<_, _> = shown.collect();
+        field(out, "metadata", &shown);
+    }
 }
 
 /// Writes `,"name":value`.

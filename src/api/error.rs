@@ -53,6 +53,10 @@ codes! {
     TooManyHops = 400 "too_many_hops" "Too many hops";
     /// No credential, or one that opens nothing.
     Unauthenticated = 401 "authentication_failed" "Authentication failed";
+    /// A provider's request whose signature, time or token does not hold.
+    NotVerified = 401 "not_verified" "Not verified";
+    /// A provider's request from an address that is not on the source's list.
+    IpNotAllowed = 403 "ip_not_allowed" "Address not allowed";
     /// The credential lacks the scope.
     Forbidden = 403 "insufficient access" "Insufficient access";
     /// So many objects of this kind are not allowed.
@@ -283,6 +287,13 @@ impl From<directory::Error> for Problem {
             directory::Error::Encode { what, .. } => {
                 tracing::error!(error = %error, "an object cannot be encoded");
                 Self::new(Code::Server, format!("The {what} cannot be stored."))
+            }
+            directory::Error::Vault(cause) => {
+                tracing::error!(%cause, "a secret cannot be sealed");
+                Self::new(
+                    Code::Server,
+                    "A secret cannot be sealed; nothing was stored.",
+                )
             }
         }
     }

@@ -20,6 +20,7 @@ mod explain;
 pub mod fuzzing;
 mod history;
 mod idempotency;
+mod inbound;
 mod instance;
 mod key;
 mod message;
@@ -30,7 +31,9 @@ mod recover;
 mod reply;
 mod request;
 mod routes;
+mod source;
 mod task;
+mod vault;
 mod webhook_keys;
 
 use std::collections::BTreeMap;
@@ -45,6 +48,7 @@ use crate::backup::Backups;
 use crate::base::Clock;
 use crate::config;
 use crate::directory::Directory;
+use crate::inbound::Inbound;
 use crate::ingest::Ingest;
 use crate::lane::Lane;
 use crate::policy::target::TargetRules;
@@ -58,7 +62,9 @@ pub struct Parts {
     /// Who may call.
     pub auth: Auth,
     /// Where messages go.
-    pub ingest: Ingest,
+    pub ingest: Arc<Ingest>,
+    /// Sources and what they receive.
+    pub inbound: Inbound,
     /// Applications, endpoints, event types, keys.
     pub directory: Arc<Directory>,
     /// For stored answers and readiness.

@@ -10,8 +10,8 @@ use axum::routing::{MethodFilter, MethodRouter, any};
 use super::error::{Code, Problem};
 use super::request::{Answer, Cx, Replay, get, leave, on, scan};
 use super::{
-    ApiState, application, attempt, backup, cancel, endpoint, event_type, explain, instance, key,
-    message, recover, task,
+    ApiState, application, attempt, backup, cancel, endpoint, event_type, explain, inbound,
+    instance, key, message, recover, source, task, vault,
 };
 use crate::model::Scope;
 
@@ -25,6 +25,7 @@ pub(super) fn all() -> Router<Arc<ApiState>> {
         endpoints(),
         messages(),
         history(),
+        sources(),
         others(),
         later(),
     ];
@@ -36,6 +37,7 @@ pub(super) fn all() -> Router<Arc<ApiState>> {
     }
     router
         .merge(instance::guarded())
+        .merge(inbound::routes())
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
 }
@@ -228,6 +230,41 @@ fn history() -> Vec<(&'static str, Route)> {
     ]
 }
 
+fn sources() -> Vec<(&'static str, Route)> {
+    let (read, write) = (Scope::WebhooksRead, Scope::InboundWrite);
+    // An answer that holds a token is not stored: no POST remembers its answer.
+    let (post, own) = (MethodFilter::POST, Replay::Own);
+    vec![
+        (
+            "/source",
+            get(read.clone(), source::list).merge(on(post, write.clone(), own, source::create)),
+        ),
+        (
+            "/source/{source_id}",
+            get(read.clone(), source::read)
+                .merge(on(MethodFilter::PUT, write.clone(), own, source::put_whole))
+                .merge(on(MethodFilter::PATCH, write.clone(), own, source::patch))
+                .merge(on(MethodFilter::DELETE, write.clone(), own, source::delete)),
+        ),
+        (
+            "/source/{source_id}/token/rotate",
+            on(post, write.clone(), own, source::rotate_token),
+        ),
+        (
+            "/source/{source_id}/secret/rotate",
+            on(post, write, own, source::rotate_secret),
+        ),
+        (
+            "/source/{source_id}/receipts",
+            get(read.clone(), source::receipts::list),
+        ),
+        (
+            "/source/{source_id}/stats",
+            get(read, source::receipts::stats),
+        ),
+    ]
+}
+
 fn others() -> Vec<(&'static str, Route)> {
     let keys = Scope::KeysWrite;
     vec![
@@ -252,6 +289,11 @@ fn others() -> Vec<(&'static str, Route)> {
                 Replay::Own,
                 backup::create,
             ),
+        ),
+        ("/admin/vault", get(Scope::Admin, vault::read)),
+        (
+            "/admin/vault/rotate",
+            on(MethodFilter::POST, Scope::Admin, Replay::Own, vault::rotate),
         ),
         ("/background-task", get(Scope::MessageRead, task::list)),
         (
@@ -294,7 +336,6 @@ fn later() -> Vec<(&'static str, Route)> {
         "/event-type/{event_type_name}/sample",
         "/openapi.json",
         "/provider",
-        "/source",
         "/stats/usage/app",
         "/stats/usage/event-types",
     ]

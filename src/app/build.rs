@@ -7,6 +7,7 @@ use rand::SeedableRng;
 use rand::rngs::SysRng;
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::warn;
 
 use super::Error;
 use super::outgoing::Outgoing;
@@ -19,18 +20,21 @@ use crate::client::{Client, ClientOptions, SystemResolver};
 use crate::config::Config;
 use crate::deliver::{Defaults, Deliver};
 use crate::directory::Directory;
+use crate::inbound::{self, Inbound, KeysOverHttp};
 use crate::ingest;
 use crate::lane::{self, Lane};
 use crate::metrics::ServerMetrics;
 use crate::model::Endpoint;
 use crate::policy::own::Own;
 use crate::policy::target::TargetRules;
+use crate::providers::Catalogue;
 use crate::schedule::core::{Core, Input, Settings};
-use crate::schedule::{self, Announcer, Driver, Inbox, Parts, Recovery, Status};
+use crate::schedule::{self, Announcer, Driver, Inbox, Parts, Recovery, SourceNews, Status};
 use crate::server::{self, Listeners, Server, Tls};
 use crate::store::fjall::Store;
-use crate::store::{self, Reader};
+use crate::store::{self, ConfigKind, Reader};
 use crate::telemetry::exposition::Exposition;
+use crate::vault::{self, Vault};
 
 /// Everything below the HTTP surface.
 pub(super) struct Engine {
@@ -44,6 +48,8 @@ pub(super) struct Engine {
     pub(super) entropy: Arc<Entropy>,
     pub(super) rules: TargetRules,
     pub(super) backups: Arc<Backups>,
+    pub(super) catalogue: Arc<Catalogue>,
+    pub(super) news: SourceNews,
     /// Taken by whoever waits for the recovery.
     pub(super) recovery: Option<RecoveryError>,
 }
@@ -81,18 +87,24 @@ pub(super) fn own(config: &Config, listeners: &Listeners) -> Own {
 pub(super) async fn engine(
     config: &Config,
     clock: &Arc<SystemClock>,
-    own: Own,
+    (own, given): (Own, vault::Given),
     tasks: &Tasks,
     stop: &Stop,
 ) -> Result<Engine, Error> {
     let shared: Arc<dyn Clock> = clock.clone();
     let ((writer, reader), source, losses) = open_store(config).await?;
+    let vault = vault(config, reader.as_ref(), given)?;
     // Groups on their way to the scheduler; see `Lane::start` for what happens when it is full.
     let (committed_to, committed) = mpsc::channel(64);
     let lane = lane(config, writer, &shared, committed_to)?;
     // Changed endpoints; when it is full the change that is already stored waits.
     let (changed_to, changed) = mpsc::channel(64);
-    let directory = Arc::new(Directory::load(reader.as_ref(), lane.clone(), changed_to)?);
+    let directory = Arc::new(Directory::load(
+        reader.as_ref(),
+        lane.clone(),
+        changed_to,
+        vault,
+    )?);
 
     let defaults = Defaults::of(&config.delivery, own)?;
     let rules = defaults.rules.clone();
@@ -100,13 +112,10 @@ pub(super) async fn engine(
     let (status_to, status) = watch::channel(Status::default());
     // Requests of the API; when it is full they wait a second and are refused.
     let (requests_to, requests) = mpsc::channel(256);
-    let (announcer, teller) =
-        Announcer::new(lane.clone(), Arc::clone(&directory), Arc::clone(&shared));
-    tasks.spawn("teller", OnExit::Log, teller.run());
-    losses
-        .iter()
-        .for_each(|loss| announcer.loss_accepted(*loss));
+    let announcer = announcer((&lane, &directory, &shared), tasks, &losses);
     let backups = backups(config, source, &lane, &shared).await?;
+    let catalogue = catalogue(config)?;
+    let news = announcer.source_news();
 
     let mut core = Core::new(settings(config));
     let recovery = schedule::begin(
@@ -136,12 +145,8 @@ pub(super) async fn engine(
     };
     let driver = Driver::new(core, parts, inbox, status_to);
     tasks.spawn("schedule", OnExit::StopNode, driver.run(stop.clone()));
-    let schedule = schedule::Handle::new(
-        requests_to,
-        status.clone(),
-        Arc::clone(&reader),
-        Arc::clone(&directory),
-    );
+    let (read, known) = (Arc::clone(&reader), Arc::clone(&directory));
+    let schedule = schedule::Handle::new(requests_to, status.clone(), read, known);
     Ok(Engine {
         clock: Arc::clone(clock),
         lane,
@@ -153,8 +158,57 @@ pub(super) async fn engine(
         entropy: Arc::new(Entropy::from_seed(system_bytes()?)),
         rules,
         backups,
+        catalogue,
+        news,
         recovery: Some(recovery_failed),
     })
+}
+
+/// Starts whoever writes operational events down; what was lost and accepted is told first.
+fn announcer(
+    (lane, directory, clock): (&Lane, &Arc<Directory>, &Arc<dyn Clock>),
+    tasks: &Tasks,
+    losses: &[store::AcceptedLoss],
+) -> Announcer {
+    let (announcer, teller) =
+        Announcer::new(lane.clone(), Arc::clone(directory), Arc::clone(clock));
+    tasks.spawn("teller", OnExit::Log, teller.run());
+    for loss in losses {
+        announcer.loss_accepted(*loss);
+    }
+    announcer
+}
+
+/// What is known of providers.
+fn catalogue(config: &Config) -> Result<Arc<Catalogue>, Error> {
+    Catalogue::load(config.providers.manifests.as_deref())
+        .map(Arc::new)
+        .map_err(|mistakes| {
+            let all = mistakes.iter().map(ToString::to_string);
+            Error::Providers(all.collect::<Vec<_>>().join("; "))
+        })
+}
+
+/// The vault over the master keys that were given, or over one that is made because there is none and
+/// nothing is sealed.
+fn vault(config: &Config, reader: &dyn Reader, given: vault::Given) -> Result<Arc<Vault>, Error> {
+    let (_, rows) = reader
+        .config()
+        .map_err(|cause| store_error(config, cause))?;
+    let is_sealed = rows.iter().any(|row| row.kind == ConfigKind::DataKey);
+    let found = given.find(is_sealed, system_bytes()?)?;
+    let (key, place) = (found.masters.primary().id(), &found.place);
+    if found.is_new {
+        warn!(
+            key,
+            %place,
+            "a master key for the store's secrets was made: keep a copy elsewhere, without it they are lost"
+        );
+    }
+    if found.is_open {
+        warn!(key, %place, "everybody on this machine may read the master key: chmod 600");
+    }
+    Ok(Arc::new(Vault::new(found.masters, system_bytes()?)))
 }
 
 fn lane(
@@ -305,7 +359,7 @@ pub(super) fn api(
     exposition: Exposition,
 ) -> Arc<api::ApiState> {
     let clock: Arc<dyn Clock> = engine.clock.clone();
-    let ingest = ingest::Ingest::new(ingest::Parts {
+    let ingest = Arc::new(ingest::Ingest::new(ingest::Parts {
         config: config.ingest.clone(),
         remember_for: config.retention.idempotency,
         directory: Arc::clone(&engine.directory),
@@ -313,10 +367,26 @@ pub(super) fn api(
         reader: Arc::clone(&engine.reader),
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&engine.entropy),
+    }));
+    let base = config.server.public_urls.first().map(ToString::to_string);
+    let inbound = Inbound::new(inbound::Parts {
+        config: config.inbound.clone(),
+        base: base.map(|base| base.trim_end_matches('/').to_owned()),
+        trusted: config.server.trusted_proxies.clone(),
+        catalogue: Arc::clone(&engine.catalogue),
+        directory: Arc::clone(&engine.directory),
+        ingest: Arc::clone(&ingest),
+        clock: Arc::clone(&clock),
+        news: Some(engine.news.clone()),
+        keys: Arc::new(KeysOverHttp::new(
+            engine.outgoing.client().clone(),
+            engine.rules.clone(),
+        )),
     });
     Arc::new(api::ApiState::new(api::Parts {
         auth: Auth::new(Arc::clone(&engine.directory), admin),
         ingest,
+        inbound,
         directory: Arc::clone(&engine.directory),
         lane: engine.lane.clone(),
         reader: Arc::clone(&engine.reader),

@@ -75,6 +75,12 @@ pub enum Error {
     /// The configuration objects in the store.
     #[error(transparent)]
     Directory(#[from] crate::directory::LoadError),
+    /// There is no master key, or what was given is none.
+    #[error(transparent)]
+    VaultKey(#[from] crate::vault::KeyError),
+    /// Manifests of providers that cannot be used.
+    #[error("the providers' manifests have mistakes: {0}")]
+    Providers(String),
     /// What the instance needs could not be written.
     #[error("the instance cannot be set up")]
     Instance(#[from] crate::directory::Error),
@@ -129,6 +135,8 @@ impl Error {
             }
             | Self::Server(server::Error::OpenFiles { .. } | server::Error::Activation { .. })
             | Self::Directory(_)
+            | Self::VaultKey(_)
+            | Self::Providers(_)
             | Self::Defaults(_)
             | Self::AdminKey(_) => 78,
             Self::Store { .. } => 74,
@@ -147,6 +155,8 @@ pub struct Run {
     pub config: Config,
     /// `POSTHASTE_ADMIN_KEY`.
     pub admin_key: Option<String>,
+    /// Where the master keys of the vault may be.
+    pub vault: crate::vault::Given,
     /// Reads the configuration again (SIGHUP).
     pub reread: Box<dyn Fn() -> Result<Config, String> + Send + Sync>,
     /// Shows a line to the person who started it: where it listens, and a new admin key once.
@@ -160,12 +170,11 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
     let Run {
         config,
         admin_key,
+        vault,
         reread,
         say,
     } = run;
-    if let Some(key) = &admin_key {
-        check_admin_key(key)?;
-    }
+    admin_key.as_deref().map(check_admin_key).transpose()?;
     let clock = Arc::new(SystemClock::start());
     let logs = telemetry::logs::install(&config.log)?;
     let exposition = telemetry::exposition::install()?;
@@ -179,7 +188,7 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
     tasks.spawn("start", OnExit::Log, prolong(starting));
 
     let mut engine = tokio::select! {
-        engine = build::engine(&config, &clock, own, &tasks, &stop) => engine?,
+        engine = build::engine(&config, &clock, (own, vault), &tasks, &stop) => engine?,
         // Opening may take minutes. Nothing was accepted, and a killed opening is a crash like others.
         () = signals.end() => {
             notify::stopping();

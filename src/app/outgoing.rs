@@ -44,6 +44,11 @@ impl Outgoing {
         }
     }
 
+    /// The client that attempts are made with.
+    pub(super) const fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// The defaults of a changed configuration, checked and not yet in use. The addresses of the
     /// machine are read again.
     pub(super) fn defaults(&self, config: &config::Delivery) -> Result<Defaults, BadDefaults> {

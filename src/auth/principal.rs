@@ -49,7 +49,8 @@ impl Principal {
             | Scope::MessageWrite
             | Scope::WebhooksRead
             | Scope::WebhooksWrite
-            | Scope::KeysWrite => own == scope,
+            | Scope::KeysWrite
+            | Scope::InboundWrite => own == scope,
             Scope::Other(_) => {
                 own == scope
                     || (self.whole_app && !matches!(scope, Scope::Admin | Scope::KeysWrite))

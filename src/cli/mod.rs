@@ -15,6 +15,7 @@ pub mod offline;
 pub mod providers;
 pub mod serve;
 pub mod sink;
+pub mod vault;
 pub mod verdict;
 
 /// Webhook delivery gateway.
@@ -44,6 +45,9 @@ enum Command {
     Providers(providers::ProvidersCommand),
     /// Makes, lists and revokes API keys in the data directory of a stopped gateway.
     Keys(keys::KeysArgs),
+    /// The keys that secrets in the store are sealed under: look at them, rotate them, make one.
+    #[command(subcommand)]
+    Vault(vault::VaultCommand),
     /// Copies the store, of the running gateway (with its admin key) or of a stopped one.
     Backup(backup::BackupArgs),
     /// Makes a data directory from a backup, after checking all of it.
@@ -78,6 +82,7 @@ impl Cli {
                 Ok(config) => in_runtime(offline::keys(args, config)),
                 Err(error) => complain(&error, 78),
             },
+            Command::Vault(command) => vault::run(&command, file),
             Command::Backup(args) => backup::backup(args, file),
             Command::Restore(args) => backup::restore(&args),
             Command::Verify(args) => offline::verify(args, file),

@@ -12,16 +12,17 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::sync::mpsc;
 
-use super::{backup, complain, config, keys, say};
+use super::{backup, complain, config, keys, say, serve};
 use crate::auth::KEY_RANDOM;
-use crate::base::{Clock, SystemClock};
+use crate::base::{Clock, SystemClock, Timestamp};
 use crate::config::Config;
 use crate::directory::Directory;
 use crate::lane::{self, Lane};
 use crate::model::{LaneId, Position};
-use crate::store;
 use crate::store::fjall as embedded;
 use crate::store::fjall::backup::MANIFEST;
+use crate::store::{self, ConfigKind};
+use crate::vault::Vault;
 
 /// Arguments of `posthaste accept-loss`: the numbers that the refused start printed.
 #[derive(Debug, Clone, clap::Args)]
@@ -117,6 +118,19 @@ pub(super) fn verify(args: VerifyArgs, file: Option<&Path>) -> ExitCode {
 
 /// `posthaste keys`: opens the store, does it, closes the store.
 pub(super) async fn keys(args: keys::KeysArgs, config: Config) -> anyhow::Result<ExitCode> {
+    opened(config, async |directory, now| {
+        let mut random = [0; KEY_RANDOM];
+        SysRng.try_fill_bytes(&mut random)?;
+        Ok(keys::run(args, &directory, now, random).await?)
+    })
+    .await
+}
+
+/// Opens the store of a stopped gateway, lets `work` change it, closes it, and says what `work` answered.
+pub(super) async fn opened(
+    config: Config,
+    work: impl AsyncFnOnce(Arc<Directory>, Timestamp) -> anyhow::Result<String>,
+) -> anyhow::Result<ExitCode> {
     let opened = embedded::Store::open(&config.storage, &config.retention)
         .context("the store cannot be opened; is the gateway still running?")?;
     let clock = Arc::new(SystemClock::start());
@@ -129,13 +143,38 @@ pub(super) async fn keys(args: keys::KeysArgs, config: Config) -> anyhow::Result
     let (committed, _unused) = mpsc::channel(1);
     let (changed, _unheard) = mpsc::channel(16);
     let lane = Lane::start(Box::new(opened.writer), clock.clone(), options, committed)?;
-    let directory = Directory::load(opened.reader.as_ref(), lane.clone(), changed)?;
-    let mut random = [0; KEY_RANDOM];
-    SysRng.try_fill_bytes(&mut random)?;
-    let done = keys::run(args, &directory, clock.now(), random).await;
+    let vault = match vault(&config, opened.reader.as_ref()) {
+        Ok(vault) => vault,
+        Err(error) => {
+            lane.close().await?;
+            return Ok(complain(&*error, 78));
+        }
+    };
+    let directory = match Directory::load(opened.reader.as_ref(), lane.clone(), changed, vault) {
+        Ok(directory) => Arc::new(directory),
+        Err(error) => {
+            lane.close().await?;
+            return Ok(complain(&error, 78));
+        }
+    };
+    let done = work(directory, clock.now()).await;
     lane.close().await?;
     say(&done?);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The vault over the master keys that a start would find.
+fn vault(
+    config: &Config,
+    reader: &dyn store::Reader,
+) -> Result<Arc<Vault>, Box<dyn std::error::Error + Send + Sync>> {
+    let (_, rows) = reader.config()?;
+    let is_sealed = rows.iter().any(|row| row.kind == ConfigKind::DataKey);
+    let (mut key, mut seed) = ([0; 32], [0; 32]);
+    SysRng.try_fill_bytes(&mut key)?;
+    SysRng.try_fill_bytes(&mut seed)?;
+    let found = serve::vault_keys(config).find(is_sealed, key)?;
+    Ok(Arc::new(Vault::new(found.masters, seed)))
 }
 
 /// `posthaste accept-loss`: goes on behind a damage, after copying everything aside.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use super::{complain, config, say};
 use crate::app;
 use crate::config::Config;
+use crate::vault;
 
 /// Runs the gateway; the answer is its exit code.
 pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
@@ -19,6 +20,7 @@ pub(super) fn run(file: Option<PathBuf>) -> ExitCode {
     };
     let run = app::Run {
         admin_key: admin_key(),
+        vault: vault_keys(&config),
         reread: Box::new(move || reread(file.as_deref())),
         say,
         config,
@@ -50,4 +52,20 @@ fn runtime(config: &Config) -> std::io::Result<tokio::runtime::Runtime> {
 )]
 pub(super) fn admin_key() -> Option<String> {
     std::env::var("POSTHASTE_ADMIN_KEY").ok()
+}
+
+/// Where the master keys of the vault may be.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the command line reads the environment"
+)]
+pub(super) fn vault_keys(config: &Config) -> vault::Given {
+    let beside = || vault::Given::beside(&config.storage.dir);
+    vault::Given {
+        variable: std::env::var("POSTHASTE_VAULT_KEY").ok().map(Into::into),
+        credentials: std::env::var("CREDENTIALS_DIRECTORY")
+            .ok()
+            .map(PathBuf::from),
+        file: config.vault.key_file.clone().unwrap_or_else(beside),
+    }
 }

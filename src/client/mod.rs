@@ -92,6 +92,8 @@ pub enum Error {
 
 /// One request. `content-length` and `host` are added here.
 pub struct Request {
+    /// `POST` for everything that is delivered.
+    pub method: Method,
     /// Connections are not shared between tenants.
     pub tenant: AppNo,
     /// Where it goes.
@@ -229,7 +231,7 @@ impl Inner {
         let origin = self.pool.origin(request.tenant, &request.target);
         let target = request.target;
         let mut wire = http::Request::new(Full::new(request.body));
-        *wire.method_mut() = Method::POST;
+        *wire.method_mut() = request.method;
         *wire.headers_mut() = request.headers;
         if !request.fresh {
             while let Some(connection) = origin.checkout(self.clock.monotonic()) {

@@ -191,6 +191,12 @@ fn limits(config: &Config, rules: &mut Rules<'_>) {
         ("ingest.queue", ingest.queue),
         count,
     );
+    // The same for what a provider sends: its events are one commit.
+    rules.at_most(
+        ("inbound.max_body", config.inbound.max_body),
+        ("ingest.queue_bytes", ingest.queue_bytes),
+        size,
+    );
     // Four sealed tables make the store wait; the journals must hold more than that.
     rules.rule(
         config.storage.max_journal.get() >= config.storage.memtable.get().saturating_mul(4),

@@ -6,10 +6,11 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::check;
-use super::keys::{self, Draft, KEYS, Key};
+use super::keys::{Draft, Key};
 use super::mistakes::{Mistake, Mistakes, Place};
 use super::sections::Config;
 use super::suggest;
+use super::table::{self, KEYS};
 use super::value::Raw;
 
 /// What every variable of ours starts with.
@@ -72,11 +73,11 @@ impl Load {
         }
         for (section, value) in root.get_ref() {
             let place_of_section = place(section.span().start);
-            let Some(known) = keys::sections()
+            let Some(known) = table::sections()
                 .into_iter()
                 .find(|k| k == section.get_ref())
             else {
-                let hint = hint(section.get_ref(), keys::sections());
+                let hint = hint(section.get_ref(), table::sections());
                 self.wrong(
                     place_of_section,
                     format!("unknown section [{}]{hint}", section.get_ref()),
@@ -100,7 +101,7 @@ impl Load {
         for (name, value) in entries {
             let place = place(name.span().start);
             let name: &str = name.get_ref();
-            if let Some(key) = keys::find(section, name) {
+            if let Some(key) = table::find(section, name) {
                 self.set(key, place, Ok(Raw::of_toml(value.get_ref())));
                 continue;
             }

@@ -16,10 +16,12 @@ mod mistakes;
 mod sections;
 mod show;
 mod suggest;
+mod table;
 mod value;
 
 pub use mistakes::{Mistake, Mistakes, Place};
 pub use sections::{
-    Config, Delivery, HighWater, Ingest, Log, LogFormat, Providers, Retention, Server, Storage,
+    Config, Delivery, HighWater, Inbound, Ingest, Log, LogFormat, Providers, Retention, Server,
+    Storage, Vault,
 };
 pub use show::KeyInfo;

@@ -20,12 +20,16 @@ pub struct Config {
     pub storage: Storage,
     /// `[ingest]`
     pub ingest: Ingest,
+    /// `[inbound]`
+    pub inbound: Inbound,
     /// `[delivery]`
     pub delivery: Delivery,
     /// `[providers]`
     pub providers: Providers,
     /// `[retention]`
     pub retention: Retention,
+    /// `[vault]`
+    pub vault: Vault,
     /// `[log]`
     pub log: Log,
 }
@@ -41,6 +45,8 @@ pub struct Server {
     /// Where the gateway is reached from outside, by any name: endpoints there are refused, or its
     /// messages would go in circles. Its listeners and the machine's addresses are known anyway.
     pub public_urls: Vec<PublicUrl>,
+    /// Proxies whose `X-Forwarded-For` is believed; nobody's is by default.
+    pub trusted_proxies: Vec<IpNet>,
     /// PEM certificate chain; TLS is on when both files are named. Read again on SIGHUP.
     pub tls_cert: Option<PathBuf>,
     /// PEM private key.
@@ -118,6 +124,28 @@ pub struct Ingest {
     pub queue_bytes: ByteSize,
     /// Messages of one group commit at most.
     pub max_group: usize,
+}
+
+/// What providers send in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inbound {
+    /// Largest body of one request.
+    pub max_body: ByteSize,
+    /// Requests per second of one source that does not say otherwise; a burst is one second's worth.
+    pub rate_per_second: u16,
+    /// Events of one request at most.
+    pub max_events: usize,
+    /// Receipts kept of each source, in memory.
+    pub receipts: usize,
+    /// So many refusals of a source without an accepted request between them are told to the operator.
+    pub failures: u64,
+}
+
+/// Encryption of secrets at rest.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Vault {
+    /// The file of master keys; `None` = beside the data directory. Made at the first start.
+    pub key_file: Option<PathBuf>,
 }
 
 /// The outgoing side.
@@ -201,6 +229,7 @@ impl Default for Server {
             listen: SocketAddr::from(([127, 0, 0, 1], 8071)),
             metrics_listen: None,
             public_urls: Vec::new(),
+            trusted_proxies: Vec::new(),
             tls_cert: None,
             tls_key: None,
             max_connections: 4096,
@@ -243,6 +272,18 @@ impl Default for Ingest {
             queue: 8192,
             queue_bytes: ByteSize::mib(64),
             max_group: 1024,
+        }
+    }
+}
+
+impl Default for Inbound {
+    fn default() -> Self {
+        Self {
+            max_body: ByteSize::mib(1),
+            rate_per_second: 100,
+            max_events: 1000,
+            receipts: 100,
+            failures: 10,
         }
     }
 }

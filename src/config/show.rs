@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
-use super::keys::{self, Draft, KEYS};
+use super::keys::{self, Draft};
 use super::sections::Config;
+use super::table::{self, KEYS};
 
 /// A key as the documentation shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +36,7 @@ impl Config {
     pub fn effective_toml(&self) -> String {
         let draft = Draft::of(self);
         let mut out = String::new();
-        for section in keys::sections() {
+        for section in table::sections() {
             let blank = if out.is_empty() { "" } else { "\n" };
             push(&mut out, format_args!("{blank}[{section}]\n"));
             for key in KEYS.iter().filter(|key| key.section == section) {

@@ -155,6 +155,7 @@ impl<N: Net> Inner<N> {
 
     fn request(&self, job: &Job, body: &Bytes, spent: Duration) -> Request {
         Request {
+            method: http::Method::POST,
             tenant: job.endpoint.app,
             target: Arc::clone(&job.endpoint.target),
             headers: self.headers(job, body),

@@ -8,6 +8,7 @@
 //!
 //! Elsewhere: what fields may hold (`api`), how rows are kept (`store`).
 
+mod rotate;
 mod snapshot;
 
 use std::sync::Arc;
@@ -17,9 +18,11 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::base::task;
 use crate::lane::{self, Lane};
-use crate::model::{ApiKey, Application, Endpoint, EventType};
+use crate::model::{ApiKey, AppNo, Application, Endpoint, EventType, Source};
 use crate::store::{self, ConfigKind, ConfigRow, Reader};
+use crate::vault::{self, DataKeyRow, Vault};
 
+pub use rotate::Rotated;
 pub use snapshot::{AppEntry, Load, Snapshot};
 
 /// Why a change was not made.
@@ -37,6 +40,9 @@ pub enum Error {
         #[source]
         cause: serde_json::Error,
     },
+    /// Its secrets cannot be sealed.
+    #[error("the change was not stored: its secrets cannot be sealed")]
+    Vault(#[from] vault::Error),
 }
 
 /// Why the directory cannot be read at start.
@@ -58,12 +64,16 @@ pub enum LoadError {
         #[source]
         cause: serde_json::Error,
     },
+    /// Its secrets stay closed: a master key is missing, or rows were changed.
+    #[error(transparent)]
+    Vault(#[from] vault::Error),
 }
 
 /// The owner of the snapshot.
 pub struct Directory {
     current: ArcSwap<Snapshot>,
     lane: Lane,
+    vault: Arc<Vault>,
     /// Changed endpoints on their way to the scheduler. Bounded: when it is full the change waits
     /// (it is stored already), and with it the API call that made it.
     changed: mpsc::Sender<Arc<Endpoint>>,
@@ -74,30 +84,38 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// Reads everything from the store.
+    /// Reads everything from the store; `vault` opens what is sealed there and seals what is written.
     pub fn load(
         reader: &dyn Reader,
         lane: Lane,
         changed: mpsc::Sender<Arc<Endpoint>>,
+        vault: Arc<Vault>,
     ) -> Result<Self, LoadError> {
         let (revision, rows) = reader.config()?;
         let mut snapshot = Snapshot::default();
         snapshot.revision = revision;
-        for row in &rows {
-            read_row(&mut snapshot, row).map_err(|cause| LoadError::Row {
-                kind: row.kind,
-                key: row.key.clone(),
-                cause,
-            })?;
+        // The keys first: other rows need them.
+        for row in rows.iter().filter(|row| row.kind == ConfigKind::DataKey) {
+            let key: DataKeyRow = parse(row, &row.value)?;
+            vault.admit(&mut snapshot.keyring, key)?;
+        }
+        for row in rows.iter().filter(|row| row.kind != ConfigKind::DataKey) {
+            read_row(&mut snapshot, row, &vault)?;
         }
         let total = Arc::clone(snapshot.total());
         Ok(Self {
             current: ArcSwap::from_pointee(snapshot),
             lane,
+            vault,
             changed,
             changing: Mutex::new(()),
             total,
         })
+    }
+
+    /// What seals and opens secrets.
+    pub fn vault(&self) -> &Vault {
+        &self.vault
     }
 
     /// The current snapshot, for a look that does not last.
@@ -128,6 +146,7 @@ impl Directory {
         let base = self.current.load_full();
         let mut draft = Draft {
             next: Snapshot::clone(&base),
+            vault: Arc::clone(&self.vault),
             rows: Vec::new(),
             endpoints: Vec::new(),
         };
@@ -139,6 +158,7 @@ impl Directory {
             mut next,
             rows,
             endpoints,
+            ..
         } = draft;
         next.revision = self
             .lane
@@ -180,6 +200,7 @@ impl Directory {
 /// A change in the making: reads see what was put before.
 pub struct Draft {
     next: Snapshot,
+    vault: Arc<Vault>,
     rows: Vec<ConfigRow>,
     endpoints: Vec<Arc<Endpoint>>,
 }
@@ -219,6 +240,18 @@ impl Draft {
         Ok(endpoint)
     }
 
+    /// Adds or replaces a source. New ones take their number from [`Snapshot::next_source`].
+    pub fn put_source(&mut self, source: Source) -> Result<Arc<Source>, Error> {
+        self.row(
+            ConfigKind::Source,
+            source.no.0.to_be_bytes().to_vec(),
+            &source,
+        )?;
+        let source = Arc::new(source);
+        self.next.put_source(&source);
+        Ok(source)
+    }
+
     /// Adds or replaces an event type.
     pub fn put_event_type(&mut self, event_type: EventType) -> Result<(), Error> {
         self.row(
@@ -250,34 +283,111 @@ impl Draft {
         key: Vec<u8>,
         object: &impl serde::Serialize,
     ) -> Result<(), Error> {
-        let what = match kind {
-            ConfigKind::Application => "application",
-            ConfigKind::Endpoint => "endpoint",
-            ConfigKind::EventType => "event type",
-            ConfigKind::ApiKey => "key",
-            ConfigKind::Instance => "instance setting",
+        let what = name(kind);
+        let encode = |cause| Error::Encode { what, cause };
+        let value = if let Some(app) = secrets_of(kind, object).map_err(encode)? {
+            let (app, mut value) = app;
+            self.seal_for(app)?;
+            self.vault
+                .seal(&self.next.keyring, (kind, &key), &mut value)?;
+            serde_json::to_vec(&value)
+        } else {
+            serde_json::to_vec(object)
         };
-        let value = serde_json::to_vec(object)
-            .map_err(|cause| Error::Encode { what, cause })?
-            .into();
+        let value = value.map_err(encode)?.into();
+        self.next.seen_sealed(kind, &key);
         self.rows.push(ConfigRow { kind, key, value });
+        Ok(())
+    }
+
+    /// Makes sure that there is a data key for secrets of `app`; a new one is stored in this change.
+    fn seal_for(&mut self, app: AppNo) -> Result<(), Error> {
+        if self.next.keyring.has(app) {
+            return Ok(());
+        }
+        let row = self.vault.make(&mut self.next.keyring, app)?;
+        self.data_key(&row)
+    }
+
+    fn data_key(&mut self, row: &DataKeyRow) -> Result<(), Error> {
+        let what = name(ConfigKind::DataKey);
+        let value = serde_json::to_vec(row).map_err(|cause| Error::Encode { what, cause })?;
+        self.rows.push(ConfigRow {
+            kind: ConfigKind::DataKey,
+            key: row.no.to_be_bytes().to_vec(),
+            value: value.into(),
+        });
         Ok(())
     }
 }
 
-fn read_row(snapshot: &mut Snapshot, row: &ConfigRow) -> Result<(), serde_json::Error> {
+const fn name(kind: ConfigKind) -> &'static str {
+    match kind {
+        ConfigKind::Application => "application",
+        ConfigKind::Endpoint => "endpoint",
+        ConfigKind::EventType => "event type",
+        ConfigKind::ApiKey => "key",
+        ConfigKind::Instance => "instance setting",
+        ConfigKind::DataKey => "data key",
+        ConfigKind::Source => "source",
+    }
+}
+
+/// An object that holds secrets, as JSON, with the application whose data key seals them.
+fn secrets_of(
+    kind: ConfigKind,
+    object: &impl serde::Serialize,
+) -> Result<Option<(AppNo, serde_json::Value)>, serde_json::Error> {
+    if !matches!(kind, ConfigKind::Endpoint | ConfigKind::Source) {
+        return Ok(None);
+    }
+    let value = serde_json::to_value(object)?;
+    Ok(Vault::owner(kind, &value).map(|app| (app, value)))
+}
+
+fn parse<T: serde::de::DeserializeOwned>(row: &ConfigRow, bytes: &[u8]) -> Result<T, LoadError> {
+    serde_json::from_slice(bytes).map_err(|cause| unreadable(row, cause))
+}
+
+fn unreadable(row: &ConfigRow, cause: serde_json::Error) -> LoadError {
+    LoadError::Row {
+        kind: row.kind,
+        key: row.key.clone(),
+        cause,
+    }
+}
+
+/// An object of a row whose secrets are opened first.
+fn opened<T: serde::de::DeserializeOwned>(
+    snapshot: &mut Snapshot,
+    row: &ConfigRow,
+    vault: &Vault,
+) -> Result<T, LoadError> {
+    let mut value: serde_json::Value = parse(row, &row.value)?;
+    let clear = vault.open(&snapshot.keyring, (row.kind, &row.key), &mut value)?;
+    if clear > 0 {
+        snapshot.seen_clear(row.kind, &row.key);
+    }
+    serde_json::from_value(value).map_err(|cause| unreadable(row, cause))
+}
+
+fn read_row(snapshot: &mut Snapshot, row: &ConfigRow, vault: &Vault) -> Result<(), LoadError> {
     match row.kind {
-        ConfigKind::Application => snapshot.put_app(serde_json::from_slice(&row.value)?),
+        ConfigKind::Application => snapshot.put_app(parse(row, &row.value)?),
         ConfigKind::Endpoint => {
-            let endpoint: Endpoint = serde_json::from_slice(&row.value)?;
+            let endpoint: Endpoint = opened(snapshot, row, vault)?;
             snapshot.put_endpoint(&Arc::new(endpoint));
         }
-        ConfigKind::EventType => snapshot.put_event_type(serde_json::from_slice(&row.value)?),
-        ConfigKind::ApiKey => snapshot.put_key(serde_json::from_slice(&row.value)?),
-        ConfigKind::Instance => snapshot.put_instance(
-            &String::from_utf8_lossy(&row.key),
-            serde_json::from_slice(&row.value)?,
-        ),
+        ConfigKind::Source => {
+            let source: Source = opened(snapshot, row, vault)?;
+            snapshot.put_source(&Arc::new(source));
+        }
+        ConfigKind::EventType => snapshot.put_event_type(parse(row, &row.value)?),
+        ConfigKind::ApiKey => snapshot.put_key(parse(row, &row.value)?),
+        ConfigKind::Instance => {
+            snapshot.put_instance(&String::from_utf8_lossy(&row.key), parse(row, &row.value)?)
+        }
+        ConfigKind::DataKey => {} // admitted before all others
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The immutable state: maps that are cheap to copy and change in one place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -8,9 +8,12 @@ use std::sync::{Arc, OnceLock};
 use hashbrown::{DefaultHashBuilder, HashMap};
 
 use crate::model::{
-    ApiKey, AppId, AppNo, Application, Endpoint, EndpointId, EndpointNo, EventType, KeyId,
+    ApiKey, AppId, AppNo, Application, Endpoint, EndpointId, EndpointNo, EventType, KeyId, Source,
+    SourceId, SourceNo,
 };
 use crate::policy::filter::Routes;
+use crate::store::ConfigKind;
+use crate::vault::Keyring;
 
 /// Everything that is configured, at one revision. Cloning copies pointers only.
 #[derive(Clone, Default)]
@@ -23,10 +26,21 @@ pub struct Snapshot {
     /// By name; small and rarely changed, so it is copied whole.
     event_types: Arc<BTreeMap<String, Arc<EventType>>>,
     keys: Arc<HashMap<KeyId, Arc<ApiKey>>>,
+    /// Without deleted ones.
+    sources: Sharded<SourceNo, Arc<Source>>,
+    source_ids: Sharded<SourceId, SourceNo>,
+    /// By the hash of a token, rotated ones included.
+    source_tokens: Sharded<[u8; 32], SourceNo>,
+    /// Shared sources by provider; few.
+    shared_sources: Arc<BTreeMap<String, SourceNo>>,
+    pub(super) keyring: Keyring,
+    /// Rows whose secrets are in the clear, from before there was a vault.
+    clear: Arc<BTreeSet<(ConfigKind, Vec<u8>)>>,
     instance: Arc<BTreeMap<String, serde_json::Value>>,
     total: Arc<Load>,
     next_app: u32,
     next_endpoint: u32,
+    next_source: u32,
 }
 
 /// One application with what belongs to it.
@@ -175,6 +189,60 @@ impl Snapshot {
         self.endpoints.values()
     }
 
+    /// The number the next source gets.
+    pub const fn next_source(&self) -> SourceNo {
+        SourceNo(self.next_source)
+    }
+
+    /// The source with this id, unless deleted.
+    pub fn source(&self, id: SourceId) -> Option<&Arc<Source>> {
+        self.sources.get(self.source_ids.get(&id)?)
+    }
+
+    /// The source that a token with this SHA-256 leads to, whether or not the token has expired.
+    pub fn source_by_token(&self, hash: &[u8; 32]) -> Option<&Arc<Source>> {
+        self.sources.get(self.source_tokens.get(hash)?)
+    }
+
+    /// The source bound to `/webhooks/{provider}/`.
+    pub fn shared_source(&self, provider: &str) -> Option<&Arc<Source>> {
+        self.sources.get(self.shared_sources.get(provider)?)
+    }
+
+    /// The source with this number, unless deleted.
+    pub fn source_by_no(&self, no: SourceNo) -> Option<&Arc<Source>> {
+        self.sources.get(&no)
+    }
+
+    /// All sources that are not deleted, in no order.
+    pub fn sources(&self) -> impl Iterator<Item = &Arc<Source>> {
+        self.sources.values()
+    }
+
+    /// The data keys of the vault.
+    pub const fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
+    /// Rows whose secrets are in the clear, from before there was a vault.
+    pub fn in_the_clear(&self) -> usize {
+        self.clear.len()
+    }
+
+    pub(super) fn clear_rows(&self) -> impl Iterator<Item = &(ConfigKind, Vec<u8>)> {
+        self.clear.iter()
+    }
+
+    pub(super) fn seen_clear(&mut self, kind: ConfigKind, key: &[u8]) {
+        Arc::make_mut(&mut self.clear).insert((kind, key.to_vec()));
+    }
+
+    pub(super) fn seen_sealed(&mut self, kind: ConfigKind, key: &[u8]) {
+        if !self.clear.is_empty() {
+            Arc::make_mut(&mut self.clear).remove(&(kind, key.to_vec()));
+        }
+    }
+
     /// The event type of this name, archived ones included, expunged ones not.
     pub fn event_type(&self, name: &str) -> Option<&Arc<EventType>> {
         self.event_types.get(name)
@@ -258,6 +326,32 @@ impl Snapshot {
             Err(_) if endpoint.deleted.is_some() => {}
             Err(place) => entry.endpoints.insert(place, Arc::clone(endpoint)),
         }
+    }
+
+    pub(super) fn put_source(&mut self, source: &Arc<Source>) {
+        self.next_source = self.next_source.max(source.no.0.saturating_add(1));
+        if let Some(before) = self.sources.get(&source.no).cloned() {
+            for (token, _) in before.tokens() {
+                self.source_tokens.remove(token);
+            }
+            if before.is_shared {
+                Arc::make_mut(&mut self.shared_sources).remove(&before.provider);
+            }
+        }
+        if source.deleted.is_some() {
+            self.sources.remove(&source.no);
+            self.source_ids.remove(&source.id);
+            return;
+        }
+        for (token, _) in source.tokens() {
+            self.source_tokens.put(*token, source.no);
+        }
+        if source.is_shared {
+            let shared = Arc::make_mut(&mut self.shared_sources);
+            shared.insert(source.provider.clone(), source.no);
+        }
+        self.source_ids.put(source.id, source.no);
+        self.sources.put(source.no, Arc::clone(source));
     }
 
     pub(super) fn put_event_type(&mut self, event_type: EventType) {

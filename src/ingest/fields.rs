@@ -423,7 +423,7 @@ pub fn sized(min: usize, max: usize) -> impl Fn(&str) -> Result<(), Wrong> {
 /// `[a-zA-Z0-9\-_.]`, 1 to 256, and not in the form of one of our ids.
 pub fn uid(text: &str) -> Result<(), Wrong> {
     charset(text, 256, b"-_.", "a uid")?;
-    let looks_like_id = ["app_", "ep_", "msg_", "atmpt_", "key_", "qtask_"]
+    let looks_like_id = ["app_", "ep_", "msg_", "atmpt_", "key_", "qtask_", "src_"]
         .iter()
         .any(|prefix| Id20::parse(prefix, text).is_ok());
     if looks_like_id {

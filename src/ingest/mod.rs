@@ -13,6 +13,7 @@
 mod application;
 mod batch;
 mod claims;
+mod events;
 pub mod fields;
 mod keys;
 mod limits;
@@ -41,6 +42,7 @@ pub use batch::LineResult;
 #[doc(hidden)]
 pub use batch::lines;
 pub use claims::{Claim, Claims, Key, Taken};
+pub use events::{EventIn, Signed};
 pub use fields::{Item, ItemKind};
 pub use keys::{body_hash, request_key};
 pub use limits::{Scope as LimitScope, Warning};

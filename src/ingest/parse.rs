@@ -5,6 +5,7 @@
 //! duplicate keys inside it are the producer's. All mistakes are collected.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -246,7 +247,8 @@ impl Rest {
             channels,
             tags,
             ordering_key,
-            hops: 0, // comes with the request, not with the body
+            hops: 0,                   // comes with the request, not with the body
+            metadata: BTreeMap::new(), // of sources only
         };
         Self {
             labels: (labels != Labels::default()).then(|| Box::new(labels)),

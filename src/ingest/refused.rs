@@ -131,7 +131,7 @@ impl From<directory::Error> for Refused {
     fn from(error: directory::Error) -> Self {
         match error {
             directory::Error::Lane(error) => error.into(),
-            directory::Error::Encode { .. } => Self::Failed,
+            directory::Error::Encode { .. } | directory::Error::Vault(_) => Self::Failed,
         }
     }
 }

@@ -442,7 +442,10 @@ fn millis(span: Duration) -> u64 {
 
 /// Memory a queued message stands for.
 fn weight(accept: &Accept) -> u64 {
-    u64::try_from(accept.message.payload.len())
+    let labels = accept.message.labels.as_ref();
+    let metadata = labels.map_or(0, |labels| labels.metadata.values().map(String::len).sum());
+    let payload: usize = accept.message.payload.len();
+    u64::try_from(payload.saturating_add(metadata))
         .unwrap_or(u64::MAX)
         .saturating_add(256)
 }

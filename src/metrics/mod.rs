@@ -54,6 +54,12 @@ metrics! {
     INGEST_UNMATCHED = Counter "posthaste_ingest_unmatched_total";
     /// 1 while a soft watermark is passed.
     INGEST_WATERMARK = Gauge "posthaste_ingest_watermark";
+    /// Requests of providers by `verdict`: `accepted`, `duplicate`, `handshake`.
+    INBOUND = Counter "posthaste_inbound_requests_total";
+    /// Requests of providers that were refused, by `reason`.
+    INBOUND_REFUSED = Counter "posthaste_inbound_refused_total";
+    /// Events in accepted requests of providers.
+    INBOUND_EVENTS = Counter "posthaste_inbound_events_total";
     /// From handing a batch to the store to its fsync, seconds.
     COMMIT_SECONDS = Histogram "posthaste_commit_seconds";
     /// Messages in one group commit.

@@ -68,6 +68,9 @@ public_id!(
     /// An API key.
     KeyId, "key_");
 public_id!(
+    /// A source: an inbound receiver.
+    SourceId, "src_");
+public_id!(
     /// A background task.
     TaskId, "qtask_");
 public_id!(
@@ -130,6 +133,10 @@ pub struct AppNo(pub u32);
 /// Number of an endpoint in this store. Never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct EndpointNo(pub u32);
+
+/// Number of a source in this store. Never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct SourceNo(pub u32);
 
 /// One writer's append log. Every process start opens a new one; numbers are never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]

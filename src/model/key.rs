@@ -47,6 +47,8 @@ pub enum Scope {
     WebhooksWrite,
     /// Making and revoking keys.
     KeysWrite,
+    /// Sources, changing.
+    InboundWrite,
     /// A scope that opens nothing here.
     Other(String),
 }
@@ -61,6 +63,7 @@ impl From<String> for Scope {
             "webhooks:read" => Self::WebhooksRead,
             "webhooks:write" => Self::WebhooksWrite,
             "keys:write" => Self::KeysWrite,
+            "inbound:write" => Self::InboundWrite,
             _ => Self::Other(text),
         }
     }
@@ -76,6 +79,7 @@ impl From<Scope> for String {
             Scope::WebhooksRead => "webhooks:read",
             Scope::WebhooksWrite => "webhooks:write",
             Scope::KeysWrite => "keys:write",
+            Scope::InboundWrite => "inbound:write",
             Scope::Other(text) => return text,
         }
         .to_owned()

@@ -1,5 +1,6 @@
 //! A message: one accepted event of one application.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -41,6 +42,9 @@ pub struct Labels {
     pub ordering_key: Option<String>,
     /// Hops the message had behind it when it came in ([`crate::policy::hop`]); 0 = none.
     pub hops: u8,
+    /// Where it comes from, for messages of a source: provider, integrity, headers, and the body as it
+    /// came where that is no JSON.
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// Content type of a payload, sent along with each delivery.

@@ -12,6 +12,7 @@ mod ids;
 mod key;
 mod message;
 mod secret;
+mod source;
 
 pub use application::Application;
 pub use attempt::{Attempt, AttemptNo, DeadReason, FailureKind, Outcome, Trigger, Verdict};
@@ -21,8 +22,10 @@ pub use endpoint::{
 };
 pub use event_type::EventType;
 pub use ids::{
-    AppId, AppNo, AttemptId, EndpointId, EndpointNo, KeyId, LaneId, MessageId, Position, TaskId,
+    AppId, AppNo, AttemptId, EndpointId, EndpointNo, KeyId, LaneId, MessageId, Position, SourceId,
+    SourceNo, TaskId,
 };
 pub use key::{ApiKey, Scope};
 pub use message::{ContentType, Labels, Message};
 pub use secret::{OldSecret, Secret};
+pub use source::{HeldSecret, OldToken, Source, SourceResponse};

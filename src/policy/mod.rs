@@ -10,6 +10,7 @@
 
 pub mod address;
 pub mod filter;
+pub mod forwarded;
 pub mod header;
 pub mod health;
 pub mod hop;

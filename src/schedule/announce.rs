@@ -15,7 +15,9 @@ use super::core::{Announcement, AttemptReport};
 use crate::base::{Clock, Timestamp};
 use crate::directory::{Directory, Snapshot};
 use crate::lane::{self, Lane};
-use crate::model::{AppNo, ContentType, DisableReason, Endpoint, EndpointNo, Message, Position};
+use crate::model::{
+    AppNo, ContentType, DisableReason, Endpoint, EndpointNo, Message, Position, SourceNo,
+};
 use crate::store::{Accept, AcceptedLoss};
 
 /// Uid of the application that operational events belong to.
@@ -26,6 +28,7 @@ enum Errand {
     Announce(Announcement),
     Disable(EndpointNo, DisableReason),
     Loss(AcceptedLoss),
+    Source(SourceNo, &'static str, u64),
 }
 
 /// Hands announcements over without waiting.
@@ -34,6 +37,19 @@ pub struct Announcer {
     /// Bounded; when it is full the announcement is dropped and logged: telling must never hold up
     /// delivering. A switched-off endpoint stays off in memory and is judged again after a restart.
     errands: mpsc::Sender<Errand>,
+}
+
+/// Tells of sources that fail. Does not keep the teller running: that ends with the scheduler.
+#[derive(Clone)]
+pub struct SourceNews(mpsc::WeakSender<Errand>);
+
+impl SourceNews {
+    /// Tells of a source that has refused so many requests in a row, the last of them for `reason`.
+    pub fn failing(&self, source: SourceNo, reason: &'static str, in_a_row: u64) {
+        if let Some(errands) = self.0.upgrade() {
+            Announcer { errands }.hand(Errand::Source(source, reason, in_a_row));
+        }
+    }
 }
 
 /// Writes announcements: a task of its own, since it waits for the store.
@@ -72,6 +88,11 @@ impl Announcer {
         self.hand(Errand::Loss(loss));
     }
 
+    /// For whoever knows of failing sources.
+    pub fn source_news(&self) -> SourceNews {
+        SourceNews(self.errands.downgrade())
+    }
+
     fn hand(&self, errand: Errand) {
         match self.errands.try_send(errand) {
             Ok(()) => {}
@@ -93,6 +114,9 @@ impl Teller {
                 Errand::Announce(announcement) => self.publish(&announcement).await,
                 Errand::Disable(endpoint, reason) => self.disable(endpoint, reason).await,
                 Errand::Loss(loss) => self.loss(&loss).await,
+                Errand::Source(source, reason, in_a_row) => {
+                    self.source(source, reason, in_a_row).await;
+                }
             }
         }
     }
@@ -147,6 +171,22 @@ impl Teller {
         if let Err(cause) = noted {
             warn!(%cause, "an accepted loss was announced and will be announced again");
         }
+    }
+
+    async fn source(&self, no: SourceNo, reason: &str, in_a_row: u64) {
+        let snapshot = self.directory.snapshot();
+        let Some(source) = snapshot.source_by_no(no) else {
+            return;
+        };
+        let app = snapshot.app_by_no(source.app).map(|entry| &entry.app);
+        let mut data = json!({
+            "appId": app.map(|app| app.id), "sourceId": source.id, "provider": source.provider,
+            "reason": reason, "failures": in_a_row,
+        });
+        if let Some(uid) = app.and_then(|app| app.uid.as_ref()) {
+            put(&mut data, "appUid", json!(uid));
+        }
+        self.tell("source.verification_failed", data).await;
     }
 
     async fn publish(&self, announcement: &Announcement) {

@@ -187,6 +187,10 @@ pub enum ConfigKind {
     ApiKey = 4,
     /// Settings of the instance by name.
     Instance = 5,
+    /// A wrapped data key of the vault by number.
+    DataKey = 6,
+    /// [`crate::model::Source`] by number.
+    Source = 7,
 }
 
 /// All writes. Owned by one thread.

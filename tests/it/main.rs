@@ -8,6 +8,7 @@ mod backup;
 mod config;
 mod crash;
 mod gateway;
+mod inbound;
 #[cfg(feature = "shuttle")]
 mod interleavings;
 mod kit;

@@ -21,6 +21,8 @@ use crate::gateway::free_port;
 
 /// The admin key of every gateway the harness starts.
 pub(crate) const KEY: &str = "sk_torture_0123456789abcdefghijklmnop";
+/// The master key of every vault: 32 bytes as hex.
+const VAULT_KEY: &str = "0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f";
 /// Between two looks at something that is awaited.
 pub(crate) const LOOK: Duration = Duration::from_millis(5);
 /// An API call without an answer for so long has failed.
@@ -119,6 +121,8 @@ impl World {
             .arg("serve")
             .current_dir(&self.dir)
             .env("POSTHASTE_ADMIN_KEY", KEY)
+            // Stores are restored and copied elsewhere; the key file beside them is not.
+            .env("POSTHASTE_VAULT_KEY", VAULT_KEY)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log("gateway.out")?)

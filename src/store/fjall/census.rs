@@ -14,7 +14,8 @@ use std::iter::Peekable;
 
 use ::fjall::{Guard, Readable as _, Snapshot};
 
-use crate::model::{DeliveryState, Endpoint, EndpointNo, LaneId, Position, Verdict};
+use crate::base::Timestamp;
+use crate::model::{DeliveryState, DisableReason, EndpointNo, LaneId, Position, Verdict};
 use crate::store::{ConfigKind, Error};
 
 use super::reader::row;
@@ -234,7 +235,23 @@ impl Facts {
     }
 }
 
-fn endpoint(key: &[u8], value: &bytes::Bytes) -> Option<Endpoint> {
+/// What is asked of an endpoint here. Its secrets are sealed, and nobody has a key for them offline.
+#[derive(serde::Deserialize)]
+struct Switches {
+    no: EndpointNo,
+    disabled: Option<DisableReason>,
+    paused: bool,
+    deleted: Option<Timestamp>,
+}
+
+impl Switches {
+    /// As [`crate::model::Endpoint::is_sending`].
+    const fn is_sending(&self) -> bool {
+        self.disabled.is_none() && !self.paused && self.deleted.is_none()
+    }
+}
+
+fn endpoint(key: &[u8], value: &bytes::Bytes) -> Option<Switches> {
     let (kind, _) = keys::read_object(key)?;
     (kind == ConfigKind::Endpoint).then_some(())?;
     let json = record::read_object(key, value).ok()?;

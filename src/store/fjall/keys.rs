@@ -248,6 +248,8 @@ pub(super) fn read_object(mut key: &[u8]) -> Option<(ConfigKind, Vec<u8>)> {
         3 => ConfigKind::EventType,
         4 => ConfigKind::ApiKey,
         5 => ConfigKind::Instance,
+        6 => ConfigKind::DataKey,
+        7 => ConfigKind::Source,
         _ => return None,
     };
     (tag == OBJECT).then(|| (kind, key.to_vec()))

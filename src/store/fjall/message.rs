@@ -11,6 +11,9 @@
 //! channels, tags: len 4 and text each
 //! ```
 //!
+//! Format 3 has metadata behind the tags (flag 8): count 2, then name and value, len 4 and text each. It is
+//! written for messages of sources and for no other.
+//!
 //! Format 2 is format 1 with hops among the labels. It is written for messages that have made hops
 //! and for no other, so a version that knows only format 1 reads everything else and refuses, rather
 //! than misreads, these. Format 1 reads as no hops.
@@ -31,16 +34,25 @@ const HEAD: usize = 43;
 const FORMAT: u8 = 1;
 /// The format of messages with hops.
 const FORMAT_HOPS: u8 = 2;
+/// The format of messages with metadata.
+const FORMAT_METADATA: u8 = 3;
 /// In the flags of the labels: hops follow.
 const HOPS: u8 = 4;
+/// In the flags of the labels: metadata stands at the end.
+const METADATA: u8 = 8;
 
 /// What the record of `message` takes, for reserving room ahead. Never too small.
 pub fn size(message: &Message) -> usize {
     let labels = message.labels.as_ref().map_or(0, |labels| {
         let lists = labels.channels.iter().chain(&labels.tags);
         let single = labels.event_id.iter().chain(&labels.ordering_key);
-        13 + lists
+        let metadata = labels
+            .metadata
+            .iter()
+            .flat_map(|(name, value)| [name, value]);
+        15 + lists
             .chain(single)
+            .chain(metadata)
             .map(|text| text.len() + 4)
             .sum::<usize>()
     });
@@ -58,10 +70,14 @@ pub fn encode(message: &Message, out: &mut BytesMut) -> Result<u32, Error> {
     let content = match message.content_type {
         ContentType::Json => 1,
     };
-    let format = if message.hops() > 0 {
-        FORMAT_HOPS
-    } else {
-        FORMAT
+    let has_metadata = message
+        .labels
+        .as_ref()
+        .is_some_and(|labels| !labels.metadata.is_empty());
+    let format = match (has_metadata, message.hops()) {
+        (true, _) => FORMAT_METADATA,
+        (false, 1..) => FORMAT_HOPS,
+        (false, 0) => FORMAT,
     };
     out.put_u32(0);
     out.put_slice(&[format, u8::from(message.labels.is_some()), content]);
@@ -99,7 +115,12 @@ fn patch(out: &mut BytesMut, at: usize, value: u32) {
 fn put_labels(labels: &Labels, out: &mut BytesMut) -> Result<(), std::num::TryFromIntError> {
     let single = u8::from(labels.event_id.is_some()) | u8::from(labels.ordering_key.is_some()) << 1;
     let hops = if labels.hops > 0 { HOPS } else { 0 };
-    out.put_u8(single | hops);
+    let metadata = if labels.metadata.is_empty() {
+        0
+    } else {
+        METADATA
+    };
+    out.put_u8(single | hops | metadata);
     out.put_u16(u16::try_from(labels.channels.len())?);
     out.put_u16(u16::try_from(labels.tags.len())?);
     if labels.hops > 0 {
@@ -107,6 +128,17 @@ fn put_labels(labels: &Labels, out: &mut BytesMut) -> Result<(), std::num::TryFr
     }
     let single = labels.event_id.iter().chain(&labels.ordering_key);
     for text in single.chain(&labels.channels).chain(&labels.tags) {
+        out.put_u32(u32::try_from(text.len())?);
+        out.put_slice(text.as_bytes());
+    }
+    if !labels.metadata.is_empty() {
+        out.put_u16(u16::try_from(labels.metadata.len())?);
+    }
+    for text in labels
+        .metadata
+        .iter()
+        .flat_map(|(name, value)| [name, value])
+    {
         out.put_u32(u32::try_from(text.len())?);
         out.put_slice(text.as_bytes());
     }
@@ -126,7 +158,7 @@ fn parse(key: &[u8], value: &Bytes) -> Result<Message, &'static str> {
         return Err("the checksum does not match");
     }
     let [format, flags, content] = take(&mut rest).ok_or(SHORT)?;
-    if !matches!(format, FORMAT | FORMAT_HOPS) {
+    if !matches!(format, FORMAT | FORMAT_HOPS | FORMAT_METADATA) {
         return Err("the format is unknown");
     }
     let content_type = match content {
@@ -200,6 +232,12 @@ fn read_labels(mut from: &[u8]) -> Option<Labels> {
     for _ in 0..tags {
         labels.tags.push(text(&mut from)?);
     }
+    if flags & METADATA != 0 {
+        let count = u16::from_be_bytes(take(&mut from)?);
+        for _ in 0..count {
+            labels.metadata.insert(text(&mut from)?, text(&mut from)?);
+        }
+    }
     from.is_empty().then_some(labels)
 }
 
@@ -220,15 +258,17 @@ mod tests {
             proptest::collection::vec(text(), 0..4),
         );
         let single = (proptest::option::of(text()), proptest::option::of(text()));
-        (lists, single, 0..5_u8).prop_map(|((channels, tags), (event_id, ordering_key), hops)| {
-            Labels {
+        let metadata = proptest::collection::btree_map(text(), text(), 0..3);
+        (lists, single, 0..5_u8, metadata).prop_map(
+            |((channels, tags), (event_id, ordering_key), hops, metadata)| Labels {
                 event_id,
                 channels,
                 tags,
                 ordering_key,
                 hops,
-            }
-        })
+                metadata,
+            },
+        )
     }
 
     prop_compose! {
@@ -324,6 +364,7 @@ mod tests {
                 tags: vec![String::from("t")],
                 ordering_key: Some(String::from("k")),
                 hops,
+                ..Labels::default()
             })),
         }
     }

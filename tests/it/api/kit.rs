@@ -19,10 +19,12 @@ use posthaste::auth::{self, Auth, Entropy};
 use posthaste::base::{Clock, Timestamp, task};
 use posthaste::config::Config;
 use posthaste::directory::Directory;
+use posthaste::inbound::{self, FetchKeys, Fetching, Inbound};
 use posthaste::ingest::{self, Ingest};
 use posthaste::lane::{Committed, Lane, Options};
 use posthaste::model::{Delivery, EndpointNo, Message};
 use posthaste::policy::target::TargetRules;
+use posthaste::providers::Catalogue;
 use posthaste::schedule::core::Cancelled;
 use posthaste::schedule::{self, Status};
 use posthaste::store::model::Model;
@@ -36,22 +38,31 @@ pub(crate) const ADMIN: &str = "an-operator-key-of-more-than-32-characters";
 pub(crate) const START: u64 = 1_767_600_930_120;
 
 /// A clock that is moved by hand.
-pub(crate) struct TestClock(AtomicU64);
+pub(crate) struct TestClock {
+    now: AtomicU64,
+    monotonic: AtomicU64,
+}
 
 impl TestClock {
     pub(crate) fn advance(&self, by: Duration) {
         let by = u64::try_from(by.as_millis()).unwrap();
-        self.0.fetch_add(by, Ordering::SeqCst);
+        self.now.fetch_add(by, Ordering::SeqCst);
+        self.monotonic.fetch_add(by, Ordering::SeqCst);
+    }
+
+    /// Sets the time of day, which says nothing about the time that has passed.
+    pub(crate) fn set(&self, now: Timestamp) {
+        self.now.store(now.millis(), Ordering::SeqCst);
     }
 }
 
 impl Clock for TestClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_millis(START + self.0.load(Ordering::SeqCst))
+        Timestamp::from_millis(self.now.load(Ordering::SeqCst))
     }
 
     fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::SeqCst))
+        Duration::from_millis(self.monotonic.load(Ordering::SeqCst))
     }
 }
 
@@ -77,6 +88,23 @@ pub(crate) struct Gateway {
     pub(crate) asked: Arc<Mutex<Vec<Asked>>>,
     /// What the lane handed to the scheduler.
     pub(crate) handed: Arc<Mutex<Vec<Arc<Message>>>>,
+    /// What providers' key sets are.
+    pub(crate) key_set: Arc<KeySet>,
+}
+
+/// A provider's key set: the document, and how often it was asked for.
+#[derive(Default)]
+pub(crate) struct KeySet {
+    pub(crate) document: Mutex<String>,
+    pub(crate) asked: AtomicU64,
+}
+
+impl FetchKeys for KeySet {
+    fn fetch<'a>(&'a self, _url: &'a str) -> Fetching<'a> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let document = self.document.lock().clone();
+        Box::pin(async move { Ok(document.into()) })
+    }
 }
 
 /// An answer.
@@ -245,7 +273,10 @@ impl Gateway {
     ) -> Self {
         let mut config = Config::default();
         set(&mut config);
-        let clock = Arc::new(TestClock(AtomicU64::new(0)));
+        let clock = Arc::new(TestClock {
+            now: AtomicU64::new(START),
+            monotonic: AtomicU64::new(0),
+        });
         let handed = Arc::new(Mutex::new(Vec::new()));
         let options = Options {
             queue: config.ingest.queue,
@@ -256,7 +287,8 @@ impl Gateway {
         let lane = start(writer, Arc::clone(&shared), options, collector(&handed));
         let (changed, mut changes) = mpsc::channel(64);
         task::detach(async move { while changes.recv().await.is_some() {} });
-        let directory = Directory::load(reader.as_ref(), lane.clone(), changed).unwrap();
+        let directory =
+            Directory::load(reader.as_ref(), lane.clone(), changed, crate::kit::vault()).unwrap();
         let directory = Arc::new(directory);
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (status, watched) = watch::channel(Status {
@@ -271,7 +303,7 @@ impl Gateway {
             Arc::clone(&directory),
         );
         let entropy = Arc::new(Entropy::from_seed([seed; 32]));
-        let ingest = Ingest::new(ingest::Parts {
+        let ingest = Arc::new(Ingest::new(ingest::Parts {
             config: config.ingest.clone(),
             remember_for: config.retention.idempotency,
             directory: Arc::clone(&directory),
@@ -279,10 +311,24 @@ impl Gateway {
             reader: Arc::clone(&reader),
             clock: Arc::clone(&shared),
             entropy: Arc::clone(&entropy),
+        }));
+        let key_set = Arc::new(KeySet::default());
+        let base = config.server.public_urls.first().map(ToString::to_string);
+        let inbound = Inbound::new(inbound::Parts {
+            config: config.inbound.clone(),
+            base,
+            trusted: config.server.trusted_proxies.clone(),
+            catalogue: Arc::new(Catalogue::builtin().unwrap()),
+            directory: Arc::clone(&directory),
+            ingest: Arc::clone(&ingest),
+            clock: Arc::clone(&shared),
+            news: None,
+            keys: key_set.clone(),
         });
         let state = ApiState::new(api::Parts {
             auth: Auth::new(Arc::clone(&directory), Some(auth::hash(ADMIN))),
             ingest,
+            inbound,
             directory: Arc::clone(&directory),
             lane: lane.clone(),
             reader: Arc::clone(&reader),
@@ -304,6 +350,7 @@ impl Gateway {
             status,
             asked,
             handed,
+            key_set,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The HTTP API: the real router, lane and directory over the in-memory store; no sockets.
 
-mod kit;
+pub(crate) mod kit;
 
 mod auth;
 mod errors;

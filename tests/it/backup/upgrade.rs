@@ -36,8 +36,23 @@ async fn the_gateway_starts_on_a_directory_of_format_1_and_shows_all_of_it() {
         .await
         .expect(200);
     assert!(!shown["data"].as_array().unwrap().is_empty(), "{shown}");
+    // Its secrets are in the clear, and sealed on demand; they stay what they are.
+    let secret = "/api/v1/app/app-1/endpoint/ep-2/secret";
+    let before = gateway.api().get(secret).await.expect(200);
+    let clear = async || {
+        let state = gateway.api().get("/api/v1/admin/vault").await.expect(200);
+        state["clear"].as_u64().unwrap()
+    };
+    assert_eq!(clear().await, 3);
+    let (code, said) = gateway.cli(&["vault", "rotate"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(clear().await, 0, "{said}");
+    assert_eq!(gateway.api().get(secret).await.expect(200), before);
     let (status, stopped) = gateway.stop().await;
     assert_eq!(status.code(), Some(0));
     let (code, said) = stopped.cli(&["verify", &path, "--json"]);
     assert_eq!(code, 0, "{said}");
+    let gateway = stopped.start().await;
+    assert_eq!(gateway.api().get(secret).await.expect(200), before);
+    gateway.stop().await;
 }

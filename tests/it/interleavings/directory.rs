@@ -31,8 +31,13 @@ fn changes_are_made_one_at_a_time_and_a_look_never_sees_half_of_one() {
     explore(2000, || {
         let bench = bench(4, 4);
         let (changed, _changes) = mpsc::channel(4);
-        let directory =
-            Directory::load(bench.reader.as_ref(), bench.lane.clone(), changed).unwrap();
+        let directory = Directory::load(
+            bench.reader.as_ref(),
+            bench.lane.clone(),
+            changed,
+            crate::kit::vault(),
+        )
+        .unwrap();
         let directory = Arc::new(directory);
         let writers: Vec<_> = (0..3)
             .map(|no| {

@@ -73,6 +73,7 @@ fn engine(failing: usize) -> Engine {
         bench.reader.as_ref(),
         bench.lane.clone(),
         changed_to.clone(),
+        crate::kit::vault(),
     )
     .unwrap();
     let directory = Arc::new(directory);

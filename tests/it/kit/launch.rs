@@ -203,6 +203,8 @@ impl Launch {
     fn equip(&self, command: &mut Command) {
         command.current_dir(self.dir());
         command.env("POSTHASTE_ADMIN_KEY", KEY);
+        // Backups are restored elsewhere in tests; whose subject is the key file sets this to nothing.
+        command.env("POSTHASTE_VAULT_KEY", super::VAULT_KEY);
         let places = [
             ("server.listen", self.address.to_string()),
             ("storage.dir", self.data().display().to_string()),

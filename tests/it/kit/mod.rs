@@ -117,3 +117,13 @@ pub(crate) fn hash(bytes: &[u8]) -> String {
         .map(|byte| format!("{byte:02x}"))
         .collect()
 }
+
+/// The master key that every test has.
+pub(crate) const VAULT_KEY: &str =
+    "0707070707070707070707070707070707070707070707070707070707070707";
+
+/// A vault over it.
+pub(crate) fn vault() -> std::sync::Arc<posthaste::vault::Vault> {
+    let masters = posthaste::vault::Masters::parse(VAULT_KEY, "the test kit").unwrap();
+    std::sync::Arc::new(posthaste::vault::Vault::new(masters, [7; 32]))
+}

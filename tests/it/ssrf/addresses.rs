@@ -247,6 +247,7 @@ async fn a_blocked_target_answers_as_fast_as_it_can_and_shows_no_body() {
     let exchange = guarded
         .client
         .send(Request {
+            method: http::Method::POST,
             tenant: AppNo(1),
             target: Arc::clone(&target),
             headers: HeaderMap::new(),

@@ -294,6 +294,7 @@ pub(crate) fn rules(networks: &[&str]) -> TargetRules {
 pub(crate) fn request(url: &str) -> Request {
     let anything = rules(&["0.0.0.0/0", "::/0"]);
     Request {
+        method: http::Method::POST,
         tenant: AppNo(1),
         target: Arc::new(Target::parse(url, &anything).unwrap()),
         headers: HeaderMap::new(),

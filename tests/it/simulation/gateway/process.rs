@@ -19,12 +19,14 @@ use posthaste::base::{ByteSize, Clock};
 use posthaste::config::Config;
 use posthaste::deliver::{self, Defaults, Deliver, Prepared};
 use posthaste::directory::Directory;
+use posthaste::inbound::{self, Inbound};
 use posthaste::ingest::{self, Ingest};
 use posthaste::lane::{Lane, Options, Rounds};
 use posthaste::model::{Delivery, Endpoint, EndpointNo, FailureKind};
 use posthaste::policy::outcome;
 use posthaste::policy::own::Own;
 use posthaste::policy::target::TargetRules;
+use posthaste::providers::Catalogue;
 use posthaste::schedule::core::{Core, Input, Job, Settings};
 use posthaste::schedule::{self, Announcer, Attempts, Driver, Exchange, Inbox, Recovery, Status};
 use posthaste::store::Reader;
@@ -126,7 +128,13 @@ impl Process {
         let (lane, rounds) =
             Lane::by_hand(Box::new(writer), Arc::clone(&clock), options, committed_to);
         let (changed_to, changed) = mpsc::channel(64);
-        let directory = Directory::load(reader.as_ref(), lane.clone(), changed_to).unwrap();
+        let directory = Directory::load(
+            reader.as_ref(),
+            lane.clone(),
+            changed_to,
+            crate::kit::vault(),
+        )
+        .unwrap();
         let directory = Arc::new(directory);
         let outgoing = outgoing(world, &config, &directory, &clock);
         let (announcer, teller) =
@@ -286,7 +294,7 @@ fn router(
     let mut seed = [0; 32];
     seed.fill_with(|| world.roll(0..=u8::MAX));
     let entropy = Arc::new(Entropy::from_seed(seed));
-    let ingest = Ingest::new(ingest::Parts {
+    let ingest = Arc::new(Ingest::new(ingest::Parts {
         config: config.ingest.clone(),
         remember_for: config.retention.idempotency,
         directory: Arc::clone(directory),
@@ -294,10 +302,22 @@ fn router(
         reader: Arc::clone(&reader),
         clock: Arc::clone(&clock),
         entropy: Arc::clone(&entropy),
+    }));
+    let inbound = Inbound::new(inbound::Parts {
+        config: config.inbound.clone(),
+        base: None,
+        trusted: Vec::new(),
+        catalogue: Arc::new(Catalogue::builtin().unwrap()),
+        directory: Arc::clone(directory),
+        ingest: Arc::clone(&ingest),
+        clock: Arc::clone(&clock),
+        news: None,
+        keys: Arc::new(crate::api::kit::KeySet::default()),
     });
     let state = ApiState::new(api::Parts {
         auth: Auth::new(Arc::clone(directory), Some(auth::hash(ADMIN))),
         ingest,
+        inbound,
         directory: Arc::clone(directory),
         lane,
         reader,
