@@ -144,6 +144,18 @@ impl Round {
                 self.unsynced_since
                     .get_or_insert_with(|| self.clock.monotonic());
             }
+            Work::Expunge { contents, reply } => {
+                // What was handed in before it is there to be found.
+                self.commit()?;
+                let found = self.writer.expunge(&contents);
+                return self.answer(reply, found).map(|()| true);
+            }
+            Work::TurnOver { reply } => {
+                let goes_on = self.writer.turn_over();
+                self.unsynced_since
+                    .get_or_insert_with(|| self.clock.monotonic());
+                return self.answer(reply, goes_on).map(|()| true);
+            }
             Work::Space { reply } => {
                 let space = self.writer.space();
                 return self.answer(reply, space).map(|()| true);

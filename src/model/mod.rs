@@ -14,7 +14,9 @@ mod message;
 mod secret;
 
 pub use application::Application;
-pub use attempt::{Attempt, AttemptNo, DeadReason, FailureKind, Outcome, Trigger, Verdict};
+pub use attempt::{
+    Attempt, AttemptNo, DeadReason, EXPUNGED, FailureKind, Outcome, Trigger, Verdict,
+};
 pub use delivery::{Delivery, DeliveryState, EndpointState, Health, ParkReason, Parked, ParkedKey};
 pub use endpoint::{
     DisablePolicy, DisableReason, Endpoint, Envelope, HexKey, HexProfile, Order, Profile,

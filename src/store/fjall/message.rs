@@ -11,6 +11,8 @@
 //! channels, tags: len 4 and text each
 //! ```
 //!
+//! Format 3 is a message whose payload was taken away on request: nothing behind the labels. A
+//! version that does not know it refuses the record rather than deliver an empty body.
 //! Format 2 is format 1 with hops among the labels. It is written for messages that have made hops
 //! and for no other, so a version that knows only format 1 reads everything else and refuses, rather
 //! than misreads, these. Format 1 reads as no hops.
@@ -31,6 +33,8 @@ const HEAD: usize = 43;
 const FORMAT: u8 = 1;
 /// The format of messages with hops.
 const FORMAT_HOPS: u8 = 2;
+/// The format of messages without a payload.
+const FORMAT_EXPUNGED: u8 = 3;
 /// In the flags of the labels: hops follow.
 const HOPS: u8 = 4;
 
@@ -58,10 +62,10 @@ pub fn encode(message: &Message, out: &mut BytesMut) -> Result<u32, Error> {
     let content = match message.content_type {
         ContentType::Json => 1,
     };
-    let format = if message.hops() > 0 {
-        FORMAT_HOPS
-    } else {
-        FORMAT
+    let format = match (message.is_expunged(), message.hops()) {
+        (true, _) => FORMAT_EXPUNGED,
+        (false, 0) => FORMAT,
+        (false, _) => FORMAT_HOPS,
     };
     out.put_u32(0);
     out.put_slice(&[format, u8::from(message.labels.is_some()), content]);
@@ -126,7 +130,7 @@ fn parse(key: &[u8], value: &Bytes) -> Result<Message, &'static str> {
         return Err("the checksum does not match");
     }
     let [format, flags, content] = take(&mut rest).ok_or(SHORT)?;
-    if !matches!(format, FORMAT | FORMAT_HOPS) {
+    if !matches!(format, FORMAT | FORMAT_HOPS | FORMAT_EXPUNGED) {
         return Err("the format is unknown");
     }
     let content_type = match content {
@@ -337,6 +341,20 @@ mod tests {
         let mut out = BytesMut::new();
         encode(&message, &mut out).unwrap();
         assert_eq!(out.freeze(), old);
+    }
+
+    #[test]
+    fn a_message_without_a_payload_has_a_format_of_its_own() {
+        for hops in [0, 1] {
+            let mut message = labelled(hops);
+            message.payload = Bytes::new();
+            let mut out = BytesMut::new();
+            encode(&message, &mut out).unwrap();
+            assert_eq!(out.get(4), Some(&FORMAT_EXPUNGED));
+            let back = decode(&message.at.bytes(), &out.freeze()).unwrap();
+            assert_eq!(back, message);
+            assert!(back.is_expunged());
+        }
     }
 
     #[test]
