@@ -47,6 +47,8 @@ codes! {
     InvalidRange = 400 "invalid_range" "Invalid range";
     /// More than 10 old secrets alive.
     LimitReached = 400 "limit_reached" "Limit reached";
+    /// The schema of the event type gives no example.
+    InvalidScheme = 400 "invalid_scheme" "No example can be made";
     /// The payload to resend is gone.
     MissingPayload = 400 "missing_payload" "The payload is gone";
     /// The message went through a gateway as often as it may.
@@ -110,6 +112,11 @@ impl Problem {
 
     pub(super) fn not_found(what: &str) -> Self {
         Self::new(Code::NotFound, format!("No {what} with this id."))
+    }
+
+    /// Whether the same may go through in a moment.
+    pub(super) const fn is_overload(&self) -> bool {
+        matches!(self.code, Code::Overloaded)
     }
 
     /// Code and detail, for an answer in another form.

@@ -12,25 +12,31 @@ mod attempt;
 mod backup;
 mod body;
 mod cancel;
+mod content;
 mod endpoint;
 mod error;
 mod event_type;
+mod events;
+mod example;
 mod explain;
 #[doc(hidden)]
 pub mod fuzzing;
 mod history;
 mod idempotency;
+mod import;
 mod instance;
 mod key;
 mod message;
 mod meters;
 mod page;
 mod query;
-mod recover;
 mod reply;
 mod request;
 mod routes;
+mod session;
+mod stats;
 mod task;
+mod walk;
 mod webhook_keys;
 
 use std::collections::BTreeMap;
@@ -89,6 +95,7 @@ pub struct ApiState {
     rules: ArcSwap<Rules>,
     meters: meters::Meters,
     tasks: task::Registry,
+    scrub: content::Scrub,
     webhook_keys: webhook_keys::Cache,
     /// Places for lists ([`request::scan`]).
     scans: Arc<Semaphore>,
@@ -98,11 +105,13 @@ impl ApiState {
     /// Puts it together.
     pub fn new(parts: Parts) -> Self {
         let rules = Rules::of(&parts.delivery, parts.targets.clone());
+        let tasks = task::Registry::load(&parts.directory.peek(), parts.clock.now());
         Self {
             parts,
             rules: ArcSwap::from_pointee(rules),
             meters: meters::Meters::default(),
-            tasks: task::Registry::default(),
+            tasks,
+            scrub: content::Scrub::default(),
             webhook_keys: webhook_keys::Cache::default(),
             scans: Arc::new(Semaphore::new(request::SCANS)),
         }

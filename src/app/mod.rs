@@ -208,6 +208,7 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
         }
     };
     started.stop();
+    api.resume();
     let cause = match early {
         Some(cause) => cause,
         None => {

@@ -13,7 +13,7 @@ mod key;
 mod message;
 mod secret;
 
-pub use application::Application;
+pub use application::{Application, PortalCut};
 pub use attempt::{
     Attempt, AttemptNo, DeadReason, EXPUNGED, FailureKind, Outcome, Trigger, Verdict,
 };

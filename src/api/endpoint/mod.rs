@@ -6,6 +6,7 @@
 pub(super) mod headers;
 pub(super) mod secret;
 mod shown;
+pub(super) mod transformation;
 mod wanted;
 
 use std::sync::Arc;

@@ -41,9 +41,7 @@ pub(super) fn take_away(
             commit.put(writer.spaces(), space, &key, value);
         }
     }
-    if found.contains(&true) {
-        writer.finish(commit, true)?;
-    }
+    writer.finish(commit, true)?;
     Ok(found)
 }
 

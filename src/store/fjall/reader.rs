@@ -217,8 +217,9 @@ impl Reader for FjallReader {
                 return Ok(None);
             }
             let key = guard.key().map_err(|error| unreadable(&error))?;
-            let is_one = keys::read_attempt(&key)
-                .is_some_and(|(at, of, no)| of == endpoint && no == 0 && self.shared.is_retained(at));
+            let is_one = keys::read_attempt(&key).is_some_and(|(at, of, no)| {
+                of == endpoint && no == 0 && self.shared.is_retained(at)
+            });
             count += u64::from(is_one);
         }
         Ok(Some(count))

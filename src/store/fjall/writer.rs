@@ -22,8 +22,8 @@ use crate::config::Retention;
 use crate::model::{AppNo, Attempt, LaneId, Position};
 use crate::store::faults::{Fault, Faults};
 use crate::store::{
-    Accept, ConfigRow, Content, Error, IdempotencyKey, IdempotencyRecord, Settlement, Space as Figures,
-    Standing, StoredAnswer, Writer,
+    Accept, ConfigRow, Content, Error, IdempotencyKey, IdempotencyRecord, Settlement,
+    Space as Figures, Standing, StoredAnswer, Writer,
 };
 
 use super::batch::{self, BatchRecord, LaneRow};

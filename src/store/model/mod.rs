@@ -19,8 +19,8 @@ use crate::model::{
 
 use super::faults::{Fault, Faults};
 use super::{
-    Accept, ConfigRow, Content, Error, IdempotencyKey, IdempotencyRecord, Lane, Listed, ListedAttempt, Page,
-    Reader, Settlement, Space, Standing, StoredAnswer, Writer,
+    Accept, ConfigRow, Content, Error, IdempotencyKey, IdempotencyRecord, Lane, Listed,
+    ListedAttempt, Page, Reader, Settlement, Space, Standing, StoredAnswer, Writer,
 };
 
 mod state;

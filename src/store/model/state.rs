@@ -10,13 +10,13 @@ use bytes::Bytes;
 
 use crate::base::Timestamp;
 use crate::model::{
-    AppNo, Attempt, Delivery, EXPUNGED, EndpointNo, EndpointState, LaneId, Message, Parked, ParkedKey,
-    Position, Verdict,
+    AppNo, Attempt, Delivery, EXPUNGED, EndpointNo, EndpointState, LaneId, Message, Parked,
+    ParkedKey, Position, Verdict,
 };
 
 use crate::store::{
-    Accept, ConfigKind, ConfigRow, Content, IdempotencyKey, IdempotencyRecord, Lane, ListKey, Listed,
-    ListedAttempt, Page, Settlement, StoredAnswer,
+    Accept, ConfigKind, ConfigRow, Content, IdempotencyKey, IdempotencyRecord, Lane, ListKey,
+    Listed, ListedAttempt, Page, Settlement, StoredAnswer,
 };
 
 /// One mutating call, kept until it is on stable storage.

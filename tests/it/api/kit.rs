@@ -69,6 +69,7 @@ pub(crate) enum Asked {
 
 pub(crate) struct Gateway {
     pub(crate) router: Router,
+    pub(crate) state: Arc<ApiState>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) lane: Lane,
     pub(crate) reader: Arc<dyn Reader>,
@@ -295,8 +296,10 @@ impl Gateway {
             backups: None,
             metrics: Box::new(|| String::from("# metrics\n")),
         });
+        let state = Arc::new(state);
         Self {
-            router: api::router(Arc::new(state)),
+            router: api::router(Arc::clone(&state)),
+            state,
             directory,
             lane,
             reader,
@@ -423,10 +426,8 @@ fn scheduler(asked: &Arc<Mutex<Vec<Asked>>>) -> mpsc::Sender<schedule::Request> 
                     }
                 }
                 schedule::Request::Open(_, reply) => {
-                    drop(reply.send(schedule::Open {
-                        waiting: 3,
-                        sending: 1,
-                    }));
+                    let (waiting, sending) = (3, 1);
+                    task::answer(reply, schedule::Open { waiting, sending });
                 }
                 schedule::Request::Sending(_, reply) => drop(reply.send((Vec::new(), 0))),
             }

@@ -3,7 +3,9 @@
 mod kit;
 
 mod auth;
+mod content;
 mod errors;
+mod figures;
 mod history;
 mod hops;
 mod idempotency;
@@ -11,5 +13,8 @@ mod limits;
 mod machine;
 mod messages;
 mod objects;
+mod pages;
+mod sessions;
 mod sizes;
+mod tasks;
 mod webhook_keys;
