@@ -28,6 +28,7 @@ mod instance;
 mod key;
 mod message;
 mod meters;
+pub mod openapi;
 mod page;
 mod query;
 mod reply;
@@ -36,6 +37,7 @@ mod routes;
 mod session;
 mod stats;
 mod task;
+mod tenant;
 mod walk;
 mod webhook_keys;
 
@@ -167,6 +169,11 @@ impl std::ops::Deref for ApiState {
 /// fallback of their own.
 pub fn router(state: Arc<ApiState>) -> Router {
     routes::all().with_state(state)
+}
+
+/// Every path below `/api/v1`, for comparing them with the description.
+pub fn paths() -> Vec<&'static str> {
+    routes::paths()
 }
 
 /// `/health`, `/ready` and `/metrics` without a credential, for a listener of their own.

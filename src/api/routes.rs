@@ -11,7 +11,7 @@ use super::error::{Code, Problem};
 use super::request::{Answer, Cx, Replay, get, leave, on, scan};
 use super::{
     ApiState, application, attempt, backup, cancel, content, endpoint, event_type, events, example,
-    explain, import, instance, key, message, session, stats, task, walk,
+    explain, import, instance, key, message, openapi, session, stats, task, tenant, walk,
 };
 use crate::model::Scope;
 
@@ -20,16 +20,7 @@ type Route = MethodRouter<Arc<ApiState>>;
 /// The router: each path under `/api/v1` and `/api`, with and without a slash at its end.
 pub(super) fn all() -> Router<Arc<ApiState>> {
     let mut router = Router::new();
-    let groups = [
-        applications(),
-        endpoints(),
-        messages(),
-        history(),
-        others(),
-        sessions(),
-        later(),
-    ];
-    for (path, route) in groups.into_iter().flatten() {
+    for (path, route) in groups().into_iter().flatten() {
         for prefix in ["/api/v1", "/api"] {
             router = router.route(&format!("{prefix}{path}"), route.clone());
             router = router.route(&format!("{prefix}{path}/"), route.clone());
@@ -39,6 +30,19 @@ pub(super) fn all() -> Router<Arc<ApiState>> {
         .merge(instance::guarded())
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
+}
+
+fn groups() -> [Vec<(&'static str, Route)>; 8] {
+    [
+        applications(),
+        endpoints(),
+        messages(),
+        history(),
+        others(),
+        sessions(),
+        tenants(),
+        later(),
+    ]
 }
 
 /// Changing configuration; a POST remembers its answer.
@@ -335,6 +339,7 @@ fn others() -> Vec<(&'static str, Route)> {
             ),
         ),
         ("/health", axum::routing::get(instance::sdk_health)),
+        ("/openapi.json", axum::routing::get(openapi::read)),
     ]
 }
 
@@ -370,6 +375,60 @@ fn sessions() -> Vec<(&'static str, Route)> {
     ]
 }
 
+/// The routes of the product's origin (`api.md` 7).
+fn tenants() -> Vec<(&'static str, Route)> {
+    let (read, write) = (Scope::WebhooksRead, Scope::WebhooksWrite);
+    // Their answers may hold a secret: they are not stored.
+    let own = Replay::Own;
+    let (post, put) = (MethodFilter::POST, MethodFilter::PUT);
+    let delete = MethodFilter::DELETE;
+    use tenant::{crm, webhooks};
+    vec![
+        (
+            "/webhooks",
+            scan(read.clone(), webhooks::list).merge(on(
+                post,
+                write.clone(),
+                own,
+                webhooks::create,
+            )),
+        ),
+        (
+            "/webhooks/{id}",
+            scan(read.clone(), webhooks::read)
+                .merge(on(put, write.clone(), own, webhooks::put))
+                .merge(on(delete, write.clone(), own, webhooks::delete)),
+        ),
+        (
+            "/webhooks/{id}/test",
+            on(post, write.clone(), Replay::Stored, webhooks::try_out),
+        ),
+        (
+            "/webhooks/{id}/events",
+            scan(read.clone(), webhooks::list_events),
+        ),
+        (
+            "/crm/webhook",
+            scan(read, crm::read)
+                .merge(on(post, write.clone(), own, crm::set))
+                .merge(on(delete, write.clone(), own, crm::delete)),
+        ),
+        (
+            "/crm/webhook/test",
+            on(post, write, Replay::Stored, crm::try_out),
+        ),
+    ]
+}
+
+/// Every path below `/api/v1`, those that are described and not built included.
+pub(super) fn paths() -> Vec<&'static str> {
+    groups()
+        .into_iter()
+        .flatten()
+        .map(|(path, _)| path)
+        .collect()
+}
+
 /// Described, not built.
 fn later() -> Vec<(&'static str, Route)> {
     [
@@ -383,7 +442,6 @@ fn later() -> Vec<(&'static str, Route)> {
         "/diagnosis",
         "/event-type/import/catalogue",
         "/event-type/{event_type_name}/sample",
-        "/openapi.json",
         "/provider",
         "/source",
     ]

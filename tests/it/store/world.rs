@@ -591,7 +591,13 @@ fn idempotency(key: u8) -> IdempotencyKey {
     }
 }
 
-pub(crate) fn attempt(at: Position, endpoint: u32, no: u16, ended: Timestamp, verdict: u8) -> Attempt {
+pub(crate) fn attempt(
+    at: Position,
+    endpoint: u32,
+    no: u16,
+    ended: Timestamp,
+    verdict: u8,
+) -> Attempt {
     let failure = (verdict > 0).then_some(FailureKind::Reset);
     Attempt {
         at,
