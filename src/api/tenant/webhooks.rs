@@ -65,7 +65,8 @@ fn row(cx: &Cx, endpoint: &Endpoint, budget: &mut usize) -> Result<Value, Proble
 }
 
 fn full(cx: &Cx, app: &AppEntry, endpoint: &Endpoint) -> Result<Value, Problem> {
-    let mut whole = row(cx, endpoint, &mut BUDGET.clone())?;
+    let mut budget = BUDGET;
+    let mut whole = row(cx, endpoint, &mut budget)?;
     let mark = endpoint.tenant.unwrap_or_default();
     let may_see = cx.principal.may(&Scope::WebhooksWrite);
     let secret = may_see.then(|| endpoint.secret.reveal());

@@ -89,7 +89,8 @@ fn stored(spaces: &Spaces, space: Space, key: &[u8]) -> Result<Option<Bytes>, Er
 
 /// Writes one padding; false = the journal is full enough to be closed at the next flush.
 pub(super) fn pad(writer: &mut FjallWriter) -> Result<bool, Error> {
-    let written = writer.padded.saturating_add(PAD as u64);
+    let size = u64::try_from(PAD).unwrap_or(u64::MAX);
+    let written = writer.padded.saturating_add(size);
     if written > JOURNAL {
         writer.padded = 0;
         return Ok(false);

@@ -1,4 +1,8 @@
 //! Statistics, feeds, examples, transformations, imports.
+#![expect(
+    clippy::unwrap_used,
+    reason = "outside the test functions a failure is a failed test too"
+)]
 
 use std::time::Duration;
 

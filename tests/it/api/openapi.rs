@@ -1,5 +1,9 @@
 //! The description: what the router answers stands in it, and the reverse; every route keeps foreign
 //! objects and limits as the document says.
+#![expect(
+    clippy::unwrap_used,
+    reason = "outside the test functions a failure is a failed test too"
+)]
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,8 @@
 //! Who is calling: whoami, portal tokens and their end; rotating API keys.
+#![expect(
+    clippy::unwrap_used,
+    reason = "outside the test functions a failure is a failed test too"
+)]
 
 use std::time::Duration;
 

@@ -1,4 +1,8 @@
 //! The tenant routes: envelopes, limits, defaults, statistics.
+#![expect(
+    clippy::unwrap_used,
+    reason = "outside the test functions a failure is a failed test too"
+)]
 
 use posthaste::model::Verdict;
 use serde_json::{Value, json};
