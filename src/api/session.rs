@@ -226,7 +226,7 @@ fn add(cuts: &mut Vec<PortalCut>, new: Vec<PortalCut>, now: Timestamp) {
     let longest = Duration::from_secs(*LIFE.end());
     let covers = |wide: &PortalCut, one: &PortalCut| {
         wide.issued_until >= one.issued_until
-            && wide.dead_from <= one.dead_from
+            && wide.dead_from <= one.dead_from.max(now)
             && (wide.token.is_none() || wide.token == one.token)
             && (wide.session.is_none() || wide.session == one.session)
     };

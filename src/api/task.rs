@@ -260,12 +260,19 @@ impl Registry {
         tasks.filter(|task| keep(task)).cloned().collect()
     }
 
-    fn row(&self, id: TaskId) -> Option<(u16, Stored)> {
+    /// The row of a task as it is, or as it is to end.
+    fn row(&self, id: TaskId, end: Option<&(Status, Value, Timestamp)>) -> Option<(u16, Stored)> {
         let tasks = self.0.lock();
         let entry = tasks.get(&id)?;
-        let is_running = entry.task.status == Status::Running;
+        let mut task = entry.task.clone();
+        if let Some((status, data, at)) = end {
+            task.status = *status;
+            task.data = data.clone();
+            task.updated_at = *at;
+        }
+        let is_running = task.status == Status::Running;
         let stored = Stored {
-            task: entry.task.clone(),
+            task,
             app: entry.task.app,
             walk: entry.walk.clone().filter(|_| is_running),
         };
@@ -294,9 +301,13 @@ impl ApiState {
 
     /// Stores how far a task is.
     pub(super) async fn store_task(&self, id: TaskId) -> Result<(), Problem> {
-        let Some((place, stored)) = self.tasks.row(id) else {
-            return Ok(());
-        };
+        match self.tasks.row(id, None) {
+            Some(row) => self.store_row(row).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn store_row(&self, (place, stored): (u16, Stored)) -> Result<(), Problem> {
         let value = serde_json::to_value(&stored).map_err(|error| {
             tracing::error!(%error, "a task cannot be written as JSON");
             Problem::new(Code::Server, "The task cannot be stored.")
@@ -306,17 +317,25 @@ impl ApiState {
             .await
     }
 
-    /// The last word on a task, stored as soon as the store takes it.
+    /// The last word on a task: stored first, then shown, so that nobody sees an end that a restart
+    /// would take back. A store that takes nothing for half a minute is not waited for.
     pub(super) async fn end_task(&self, id: TaskId, status: Status, data: Value) {
         const TRIES: u32 = 30;
-        self.tasks.update(id, status, data, self.clock.now());
-        for _ in 0..TRIES {
-            match self.store_task(id).await {
-                Ok(()) => return,
+        let end = (status, data, self.clock.now());
+        for tried in 1..=TRIES {
+            let Some(row) = self.tasks.row(id, Some(&end)) else {
+                return;
+            };
+            match self.store_row(row).await {
+                Ok(()) => break,
+                Err(_) if tried == TRIES => {
+                    tracing::warn!(task = %id, "the end of a background task was not stored");
+                }
                 Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
             }
         }
-        tracing::warn!(task = %id, "the end of a background task was not stored");
+        let (status, data, at) = end;
+        self.tasks.update(id, status, data, at);
     }
 
     /// The application that tasks of the instance belong to: keys of one application do not see them.

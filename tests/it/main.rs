@@ -14,6 +14,7 @@ mod kit;
 mod process;
 mod prometheus;
 mod real_payloads;
+mod sdk;
 mod seeds;
 mod server;
 mod simulation;

@@ -39,11 +39,12 @@ async fn every_route_stands_in_the_document_and_the_reverse() {
 #[tokio::test]
 async fn the_document_is_served_as_it_is_kept() {
     let gateway = Gateway::start().await;
-    let kept = std::fs::read("docs/openapi.json").unwrap_or_default();
     #[expect(clippy::disallowed_methods, reason = "how the file is written anew")]
-    if std::env::var("POSTHASTE_WRITE_OPENAPI").is_ok() {
+    let anew = std::env::var("POSTHASTE_WRITE_OPENAPI").is_ok();
+    if anew {
         std::fs::write("docs/openapi.json", openapi::text()).unwrap();
     }
+    let kept = std::fs::read("docs/openapi.json").unwrap_or_default();
     for path in ["/openapi.json", "//openapi.json"] {
         let served = gateway.get(path).anonymous().expect(200).await;
         assert_eq!(served.header("content-type"), Some("application/json"));
@@ -264,6 +265,7 @@ async fn every_limit_of_the_document_is_exact() {
     let document: Value = serde_json::from_slice(openapi::text()).unwrap();
     let tenant = gateway.make_key(&["app:acme:*"], None).await;
     let mut tried = 0;
+    let mut wrong = Vec::new();
     for operation in openapi::operations() {
         let Some((name, _)) = operation.body else {
             continue;
@@ -293,27 +295,31 @@ async fn every_limit_of_the_document_is_exact() {
                         request
                     };
                     let answer = answer.send().await;
+                    let named = match field.as_str() {
+                        "rateLimit" => "throttleRate",
+                        "filterTypes" => "eventTypes",
+                        "is_active" => "isActive",
+                        own => own,
+                    };
                     let complains = answer.status == 422
                         && answer.mistakes().iter().any(|(loc, _)| {
-                            loc == &format!("body.{field}")
-                                || loc.starts_with(&format!("body.{field}."))
+                            loc == &format!("body.{named}")
+                                || loc.starts_with(&format!("body.{named}."))
                         });
                     let short: String = value.to_string().chars().take(60).collect();
-                    assert_eq!(
-                        complains,
-                        !fits,
-                        "{call}: {field} = {short} was answered {} {}",
-                        answer.status,
-                        String::from_utf8_lossy(&answer.bytes)
-                            .chars()
-                            .take(300)
-                            .collect::<String>()
-                    );
-                    assert!(answer.status.as_u16() < 500, "{call}: {field}");
+                    if complains == fits || answer.status.as_u16() >= 500 {
+                        let told = String::from_utf8_lossy(&answer.bytes);
+                        let told: String = told.chars().take(300).collect();
+                        wrong.push(format!(
+                            "{call}: {field} = {short}: {} {told}",
+                            answer.status
+                        ));
+                    }
                     tried += 1;
                 }
             }
         }
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(tried > 100, "only {tried} were tried");
 }
