@@ -1,6 +1,6 @@
 //! The official Svix clients, unmodified and pinned, against a running gateway: each walks through every
 //! first-wave operation and verifies a real delivery. A client that is not installed fails the test
-//! and names what is missing.
+//! and names what is missing. The examples of `docs/api.md` run here as well, as they are written.
 #![expect(
     clippy::unwrap_used,
     reason = "outside the test functions a failure is a failed test too"
@@ -47,4 +47,44 @@ async fn the_python_client_passes_its_tour() {
     let python = dependency(repository("target/test-venv/bin/python"));
     let output = tour(python, "tests/python/sdk_tour.py").await;
     passed("svix for Python", 50, &output);
+}
+
+/// The shell blocks of a page, one after the other.
+fn blocks(page: &str) -> String {
+    let mut script = String::from("set -euo pipefail\n");
+    let mut inside = false;
+    for line in page.lines() {
+        match line {
+            "```sh" => inside = true,
+            "```" => inside = false,
+            _ if inside => {
+                script.push_str(line);
+                script.push('\n');
+            }
+            _ => {}
+        }
+    }
+    script
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_examples_of_the_api_page_run_as_written() {
+    let page = std::fs::read_to_string(repository("docs/api.md")).unwrap();
+    let script = blocks(&page);
+    let calls = script.matches("$POSTHASTE/").count();
+    assert!(calls > 30, "only {calls} examples");
+    let gateway = Gateway::start(&[]).await;
+    let mut command = Command::new("bash");
+    command
+        .arg("-c")
+        .arg(script)
+        .env("POSTHASTE", format!("http://{}/api/v1", gateway.address))
+        .env("POSTHASTE_ADMIN_KEY", gateway.key())
+        // Nobody listens there, and nothing leaves the machine.
+        .env("HOOK", format!("http://127.0.0.1:{}/hook", crate::kit::free_port()));
+    let done = tokio::task::spawn_blocking(move || command.output());
+    let output = done.await.unwrap().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}\n{errors}");
 }
