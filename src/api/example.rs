@@ -141,7 +141,7 @@ impl Maker<'_> {
             "string" => json!(text(fields)),
             "integer" | "number" => number("minimum")
                 .or_else(|| number("maximum"))
-                .unwrap_or(json!(1)),
+                .unwrap_or_else(|| json!(1)),
             "boolean" => json!(true),
             "null" => Value::Null,
             _ => return None,

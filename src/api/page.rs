@@ -87,7 +87,7 @@ impl<K> Paging<K> {
         };
         let iterator = query.get("iterator").unwrap_or_default();
         let upwards = iterator.strip_prefix('~').filter(|_| goes_upwards);
-        let place = match (upwards.or(iterator.strip_prefix('-')), iterator) {
+        let place = match (upwards.or_else(|| iterator.strip_prefix('-')), iterator) {
             (Some(id), _) => Place::Before(parse(id).ok_or_else(bad)?),
             (None, "") => Place::First,
             (None, id) => Place::Behind(parse(id).ok_or_else(bad)?),

@@ -183,11 +183,6 @@ fn endpoints() -> Vec<(&'static str, Route)> {
             scan(Scope::MessageRead, stats::of_endpoint),
         ),
         (
-            "/app/{app_id}/endpoint/{endpoint_id}/transformation",
-            get(Scope::WebhooksRead, endpoint::transformation::read)
-                .merge(edit(patch, endpoint::transformation::patch)),
-        ),
-        (
             "/app/{app_id}/endpoint/{endpoint_id}/cancel-pending",
             act(cancel::pending),
         ),
@@ -343,10 +338,15 @@ fn others() -> Vec<(&'static str, Route)> {
     ]
 }
 
-/// Who calls, portal tokens, statistics, imports.
+/// Who calls, portal tokens, statistics, imports, transformations.
 fn sessions() -> Vec<(&'static str, Route)> {
     let post = MethodFilter::POST;
     vec![
+        (
+            "/app/{app_id}/endpoint/{endpoint_id}/transformation",
+            get(Scope::WebhooksRead, endpoint::transformation::read)
+                .merge(edit(MethodFilter::PATCH, endpoint::transformation::patch)),
+        ),
         ("/auth/whoami", get(None, session::whoami)),
         ("/auth/logout", on(post, None, Replay::Own, session::logout)),
         // The answer holds a token: it is not stored.

@@ -81,7 +81,10 @@ async fn the_examples_of_the_api_page_run_as_written() {
         .env("POSTHASTE", format!("http://{}/api/v1", gateway.address))
         .env("POSTHASTE_ADMIN_KEY", gateway.key())
         // Nobody listens there, and nothing leaves the machine.
-        .env("HOOK", format!("http://127.0.0.1:{}/hook", crate::kit::free_port()));
+        .env(
+            "HOOK",
+            format!("http://127.0.0.1:{}/hook", crate::kit::free_port()),
+        );
     let done = tokio::task::spawn_blocking(move || command.output());
     let output = done.await.unwrap().unwrap();
     let told = String::from_utf8_lossy(&output.stdout);
