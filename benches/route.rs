@@ -35,6 +35,7 @@ fn endpoint(no: u32, event_type: String) -> Endpoint {
         old_secrets: Vec::new(),
         created: Timestamp::ZERO,
         updated: Timestamp::ZERO,
+        tenant: None,
         deleted: None,
     }
 }

@@ -295,6 +295,7 @@ fn endpoint() -> Endpoint {
         old_secrets: Vec::new(),
         created: Timestamp::ZERO,
         updated: Timestamp::ZERO,
+        tenant: None,
         deleted: None,
     }
 }

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::body::write_message;
 use super::endpoint;
-use super::error::Problem;
+use super::error::{Code, Problem};
 use super::history::{Bounds, MessageFilter, Scan, end_of, start_of};
 use super::message;
 use super::page::{List, Paging, Place, select};
@@ -83,7 +83,8 @@ pub(super) async fn by_endpoint(cx: Cx) -> Answer {
     let (app, endpoint) = cx.endpoint()?;
     let query = cx.query();
     let wanted = Wanted::of(&query)?;
-    let paging = Paging::of(&query, true, |text| AttemptId::parse(text).ok())?;
+    let from_below = wanted.bounds.is_from_below();
+    let paging = Paging::of_history(&query, from_below, |text| AttemptId::parse(text).ok())?;
     let reader = &cx.state.reader;
     let (scan, mut skip) = attempt_scan(&paging, &wanted.bounds);
     let keep = |listed: &ListedAttempt| {
@@ -157,6 +158,7 @@ fn attempt_scan(paging: &Paging<AttemptId>, bounds: &Bounds) -> (Scan, Skip) {
         limit: paging.limit,
         place,
         descending: paging.descending,
+        upwards: paging.upwards,
     };
     (Scan::new(&keyed, bounds), Skip(skip))
 }
@@ -182,7 +184,8 @@ pub(super) async fn by_message(cx: Cx) -> Answer {
     let message = message::find(&cx, &app)?;
     let query = cx.query();
     let wanted = Wanted::of(&query)?;
-    let mut paging = Paging::of(&query, true, |text| AttemptId::parse(text).ok())?;
+    let from_below = wanted.bounds.is_from_below();
+    let mut paging = Paging::of_history(&query, from_below, |text| AttemptId::parse(text).ok())?;
     let only = match query.get("endpoint_id") {
         None => None,
         Some(id) => Some(
@@ -200,10 +203,10 @@ pub(super) async fn by_message(cx: Cx) -> Answer {
             && (paging.place != Place::First || wanted.bounds.hold(attempt.ended))
     });
     // With `after` alone: the attempts closest to it, still shown newest first.
-    let from_below = paging.place == Place::First && wanted.bounds.is_from_below();
-    paging.descending = !from_below;
+    let is_start = paging.upwards && paging.place == Place::First;
+    paging.descending &= !is_start;
     let (mut page, done) = select(&paging, kept, |attempt| attempt.id());
-    if from_below {
+    if is_start {
         page.reverse();
     }
     let snapshot = cx.state.directory.snapshot();
@@ -217,13 +220,28 @@ pub(super) async fn by_message(cx: Cx) -> Answer {
             wanted.with_content,
         ))
     });
-    Ok(List::of(shown.collect(), done, |out: &Out| out.id.to_string()).reply())
+    let list = List::of(shown.collect(), done, |out: &Out| out.id.to_string());
+    let list = if paging.upwards { list.upwards() } else { list };
+    Ok(list.reply())
 }
 
 /// GET `/app/{app_id}/msg/{msg_id}/attempt/{attempt_id}`
 pub(super) async fn read(cx: Cx) -> Answer {
     let app = cx.app()?;
-    let message = message::find(&cx, &app)?;
+    cx.query().flag("expanded_statuses", false)?; // an attempt is over: success or fail
+    let (message, attempt, endpoint) = find(&cx, &app)?;
+    Ok(Reply::ok(&show(
+        &cx,
+        &attempt,
+        message.id(),
+        &endpoint,
+        true,
+    )))
+}
+
+/// Message, attempt and endpoint of the path.
+pub(super) fn find(cx: &Cx, app: &AppEntry) -> Result<(Message, Attempt, Arc<Endpoint>), Problem> {
+    let message = message::find(cx, app)?;
     let missing = || Problem::not_found("attempt");
     let id = AttemptId::parse(cx.param("attempt_id")).map_err(|_| missing())?;
     let (endpoint, _, _) = id.parts();
@@ -234,13 +252,7 @@ pub(super) async fn read(cx: Cx) -> Answer {
         .ok_or_else(missing)?;
     let snapshot = cx.state.directory.snapshot();
     let endpoint = snapshot.endpoint(endpoint).ok_or_else(missing)?;
-    Ok(Reply::ok(&show(
-        &cx,
-        &attempt,
-        message.id(),
-        endpoint,
-        true,
-    )))
+    Ok((message, attempt, Arc::clone(endpoint)))
 }
 
 fn show(cx: &Cx, attempt: &Attempt, msg: MessageId, to: &Endpoint, with_content: bool) -> Out {
@@ -292,7 +304,7 @@ fn without_content(message: &Message) -> Option<Box<RawValue>> {
 }
 
 /// MessageStatus and its word.
-const fn status(state: DeliveryState, expanded: bool) -> (u8, &'static str) {
+pub(super) const fn status(state: DeliveryState, expanded: bool) -> (u8, &'static str) {
     match state {
         DeliveryState::Delivered => (0, "success"),
         DeliveryState::Pending | DeliveryState::Retrying | DeliveryState::Held => (1, "pending"),
@@ -309,8 +321,8 @@ const fn status(state: DeliveryState, expanded: bool) -> (u8, &'static str) {
 pub(super) async fn messages(cx: Cx) -> Answer {
     let (app, endpoint) = cx.endpoint()?;
     let query = cx.query();
-    let paging = Paging::of(&query, true, message::list_key)?;
     let bounds = Bounds::of(&query)?;
+    let paging = Paging::of_history(&query, bounds.is_from_below(), message::list_key)?;
     let filter = MessageFilter::of(&query);
     let with_content = query.flag("with_content", true)?;
     let expanded = query.flag("expanded_statuses", false)?;
@@ -433,7 +445,17 @@ fn delivery(cx: &Cx) -> Result<Delivery, Problem> {
 
 /// POST `…/msg/{msg_id}/endpoint/{endpoint_id}/resend`: one attempt now, whatever came before.
 pub(super) async fn resend(cx: Cx) -> Answer {
-    cx.state.schedule.resend(delivery(&cx)?).await?;
+    let (app, endpoint) = cx.endpoint()?;
+    let message = message::find(&cx, &app)?;
+    if message.is_expunged() {
+        let detail = "The payload of this message was expunged: there is nothing to send.";
+        return Err(Problem::new(Code::MissingPayload, detail));
+    }
+    let delivery = Delivery {
+        at: message.at,
+        endpoint: endpoint.no,
+    };
+    cx.state.schedule.resend(delivery).await?;
     Ok(Reply::json(StatusCode::ACCEPTED, &json!({})))
 }
 

@@ -12,12 +12,11 @@ use super::ApiState;
 use super::error::Problem;
 use super::reply::Reply;
 use super::request::{Answer, Cx};
-use super::task::Status;
+use super::task::{New, Status};
 use crate::backup::{self, Backups, Begun, Done};
 use crate::base::task;
 use crate::ingest::ItemKind;
-use crate::model::{AppNo, TaskId};
-use crate::schedule::OPERATOR;
+use crate::model::TaskId;
 
 /// POST `/admin/backup`
 pub(super) async fn create(mut cx: Cx) -> Answer {
@@ -36,16 +35,16 @@ pub(super) async fn create(mut cx: Cx) -> Answer {
     let instance = snapshot.instance("id").and_then(Value::as_str);
     let instance = instance.map(str::to_owned);
     // An affair of the instance: keys of one application do not see it.
-    let operator = snapshot.app(OPERATOR).map(|entry| entry.app.no);
+    let owner = cx.state.owner_of_instance_tasks();
     let id = TaskId::new(cx.now, cx.state.entropy.bytes());
-    let owner = operator.unwrap_or(AppNo(0));
-    let started = cx.state.tasks.start(id, owner, "backup", cx.now)?;
+    let new = New::plain(id, owner, "backup");
+    let started = cx.state.start_task(new, cx.now).await?;
     let state = Arc::clone(&cx.state);
     let (now, named) = (cx.now, json!({ "name": begun.name() }));
     cx.state.tasks.update(id, Status::Running, named, now);
     task::detach(async move {
         let done = backups.finish(begun, instance).await;
-        end(&state, id, done);
+        end(&state, id, done).await;
     });
     Ok(Reply::json(StatusCode::ACCEPTED, &started))
 }
@@ -57,7 +56,7 @@ async fn begin(backups: &Arc<Backups>, name: String) -> Result<Begun, Problem> {
     Ok(begun.unwrap_or(Err(backup::Error::Interrupted))?)
 }
 
-fn end(state: &ApiState, id: TaskId, done: Result<Done, backup::Error>) {
+async fn end(state: &ApiState, id: TaskId, done: Result<Done, backup::Error>) {
     let (status, data) = match done {
         Ok(done) => (Status::Finished, shown(&done)),
         Err(error) => {
@@ -65,8 +64,7 @@ fn end(state: &ApiState, id: TaskId, done: Result<Done, backup::Error>) {
             (Status::Failed, json!({ "code": code, "error": detail }))
         }
     };
-    let now = state.clock.now();
-    state.tasks.update(id, status, data, now);
+    state.end_task(id, status, data).await;
 }
 
 fn shown(done: &Done) -> Value {

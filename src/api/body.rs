@@ -11,7 +11,7 @@ pub(super) fn write_message(out: &mut Vec<u8>, message: &Message, with_content: 
     out.extend_from_slice(b"\",\"eventType\":\"");
     out.extend_from_slice(message.event_type.as_bytes());
     out.extend_from_slice(b"\",\"payload\":");
-    out.extend_from_slice(if with_content {
+    out.extend_from_slice(if with_content && !message.is_expunged() {
         &message.payload
     } else {
         b"{}"

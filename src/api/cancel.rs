@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::ApiState;
 use super::request::{Answer, Cx};
-use super::task::Status;
+use super::task::{New, Status};
 use crate::base::task;
 use crate::model::TaskId;
 use crate::schedule::core::Cancelled;
@@ -21,13 +21,14 @@ pub(super) async fn pending(mut cx: Cx) -> Answer {
     let (app, endpoint) = cx.endpoint()?;
     let id = TaskId::new(cx.now, cx.state.entropy.bytes());
     let name = "endpoint.cancel_pending";
-    let begun = cx.state.tasks.start(id, app.app.no, name, cx.now)?;
+    let new = New::plain(id, app.app.no, name);
+    let begun = cx.state.start_task(new, cx.now).await?;
     let state = Arc::clone(&cx.state);
     match state.schedule.cancel_pending(endpoint.no).await {
         Ok(progress) => task::detach(follow(state, id, progress)),
         Err(error) => {
             let data = json!({ "error": error.to_string() });
-            state.tasks.update(id, Status::Failed, data, cx.now);
+            state.end_task(id, Status::Failed, data).await;
             return Err(error.into());
         }
     }
@@ -35,7 +36,6 @@ pub(super) async fn pending(mut cx: Cx) -> Answer {
 }
 
 async fn follow(state: Arc<ApiState>, id: TaskId, mut progress: watch::Receiver<Cancelled>) {
-    let note = |status, data| state.tasks.update(id, status, data, state.clock.now());
     let figures = |so_far: Cancelled| -> Value {
         json!({ "deliveries": so_far.cancelled, "sending": so_far.sending })
     };
@@ -44,16 +44,20 @@ async fn follow(state: Arc<ApiState>, id: TaskId, mut progress: watch::Receiver<
         if so_far.done {
             break;
         }
-        note(Status::Running, figures(so_far));
+        let now = state.clock.now();
+        state
+            .tasks
+            .update(id, Status::Running, figures(so_far), now);
     }
     let last = *progress.borrow();
     if last.done {
-        return note(Status::Finished, figures(last));
+        state.end_task(id, Status::Finished, figures(last)).await;
+        return;
     }
     let mut data = figures(last);
     if let Some(data) = data.as_object_mut() {
         let why = "the scheduler ended before everything was cancelled; ask again";
         data.insert(String::from("error"), Value::from(why));
     }
-    note(Status::Failed, data);
+    state.end_task(id, Status::Failed, data).await;
 }

@@ -47,6 +47,8 @@ codes! {
     InvalidRange = 400 "invalid_range" "Invalid range";
     /// More than 10 old secrets alive.
     LimitReached = 400 "limit_reached" "Limit reached";
+    /// The schema of the event type gives no example.
+    InvalidScheme = 400 "invalid_scheme" "No example can be made";
     /// The payload to resend is gone.
     MissingPayload = 400 "missing_payload" "The payload is gone";
     /// The message went through a gateway as often as it may.
@@ -116,6 +118,24 @@ impl Problem {
         Self::new(Code::NotFound, format!("No {what} with this id."))
     }
 
+    /// Calls the field `from` of the body `to`: some routes have names of their own.
+    pub(super) fn renamed(mut self, from: &str, to: &'static str) -> Self {
+        for item in &mut self.items {
+            if let [part, name] = item.loc.as_mut_slice()
+                && part == "body"
+                && name == from
+            {
+                *name = Cow::Borrowed(to);
+            }
+        }
+        self
+    }
+
+    /// Whether the same may go through in a moment.
+    pub(super) const fn is_overload(&self) -> bool {
+        matches!(self.code, Code::Overloaded)
+    }
+
     /// Code and detail, for an answer in another form.
     pub(super) fn told(self) -> (&'static str, Cow<'static, str>) {
         (self.code.name(), self.detail)
@@ -161,6 +181,8 @@ impl Problem {
                 detail: self.shown(),
                 code: Code::Validation.name(),
                 status: Code::Validation.status(),
+                success: is_tenant_route(path).then_some(false),
+                message: is_tenant_route(path).then(|| self.summary()),
             };
             super::reply::write_json(&mut body, &errors);
             "application/json"
@@ -180,6 +202,16 @@ impl Problem {
         response
     }
 
+    /// All mistakes in one sentence each.
+    fn summary(&self) -> String {
+        let lines = self.items.iter().map(|item| {
+            let name = item.loc.iter().skip(1).map(AsRef::as_ref);
+            let name = name.collect::<Vec<&str>>().join(".");
+            format!("{name}: {}", item.msg)
+        });
+        lines.collect::<Vec<_>>().join("; ")
+    }
+
     fn problem<'a>(&'a self, path: &'a str) -> Shown<'a> {
         Shown {
             kind: format!("/problems/{}", self.code.name().replace(' ', "_")),
@@ -188,8 +220,20 @@ impl Problem {
             code: self.code.name(),
             detail: &self.detail,
             instance: path,
+            success: is_tenant_route(path).then_some(false),
+            message: is_tenant_route(path).then_some(&*self.detail),
         }
     }
+}
+
+/// Routes whose answers say `success` and `message` (`api.md` 2.6 and 7).
+fn is_tenant_route(path: &str) -> bool {
+    let path = path.strip_prefix("/api").unwrap_or(path);
+    let path = path.strip_prefix("/v1").unwrap_or(path);
+    ["/webhooks", "/crm", "/api-keys"].iter().any(|route| {
+        let rest = path.strip_prefix(route);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
 }
 
 #[derive(Serialize)]
@@ -201,6 +245,10 @@ struct Shown<'a> {
     code: &'a str,
     detail: &'a str,
     instance: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    success: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -208,6 +256,10 @@ struct Errors<'a> {
     detail: Vec<ShownItem<'a>>,
     code: &'a str,
     status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    success: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
 }
 
 #[derive(Serialize)]

@@ -4,8 +4,10 @@
 //! [`BUDGET`] entries were looked at; then it may be short or empty, with `done: false` and an
 //! iterator to go on (`api.md` 2.4).
 
+use serde::{Deserialize, Serialize};
+
 use super::error::Problem;
-use super::page::{List, Paging, Place};
+use super::page::{List, Paging, Place, upwards};
 use super::query::Query;
 use crate::base::Timestamp;
 use crate::model::{LaneId, Message, Position};
@@ -26,6 +28,11 @@ impl Bounds {
             before: query.time("before")?,
             after: query.time("after")?,
         })
+    }
+
+    /// The beginning, if one was named.
+    pub(super) fn start(&self) -> Timestamp {
+        self.after.unwrap_or(Timestamp::ZERO)
     }
 
     /// Whether an instant lies within both.
@@ -67,6 +74,7 @@ pub(super) struct Scan {
     newest_first: bool,
     /// Read against the order in which the page is shown.
     backwards: bool,
+    upwards: bool,
     limit: usize,
 }
 
@@ -92,7 +100,9 @@ impl Keyed for ListedAttempt {
 pub(super) struct Edges {
     first: Option<ListKey>,
     last: Option<ListKey>,
+    reached: Option<ListKey>,
     done: bool,
+    upwards: bool,
 }
 
 impl Scan {
@@ -117,6 +127,7 @@ impl Scan {
             until,
             newest_first,
             backwards: newest_first != shown_newest_first,
+            upwards: paging.upwards,
             limit: paging.limit,
         }
     }
@@ -154,12 +165,15 @@ impl Scan {
                 break true;
             }
         };
+        let looked_at = from.filter(|_| seen > 0);
         // Where this walk came to, if that is further than what it found.
         let reached = if done { None } else { from };
         let mut edges = Edges {
             first: found.first().map(|(key, _)| *key).or(reached),
             last: found.last().map(|(key, _)| *key),
+            reached: looked_at,
             done,
+            upwards: self.upwards,
         };
         if found.len() < self.limit {
             edges.last = reached.or(edges.last);
@@ -173,27 +187,47 @@ impl Scan {
 }
 
 impl Edges {
+    /// How far the walk came; `None` = it found nothing to look at.
+    pub(super) const fn reached(&self) -> Option<ListKey> {
+        self.reached
+    }
+
+    pub(super) const fn is_done(&self) -> bool {
+        self.done
+    }
+
     /// Writes the fields of a list behind its data; `id` names a place.
     pub(super) fn write(&self, out: &mut Vec<u8>, id: impl Fn(&ListKey) -> String) {
-        let last = self.last.as_ref().map(&id);
-        let first = self.first.as_ref().map(|key| format!("-{}", id(key)));
-        super::body::field(out, "iterator", &last);
-        super::body::field(out, "prevIterator", &first);
+        let (next, previous) = self.iterators(id);
+        super::body::field(out, "iterator", &next);
+        super::body::field(out, "prevIterator", &previous);
         super::body::field(out, "done", &self.done);
+    }
+
+    fn iterators(&self, id: impl Fn(&ListKey) -> String) -> (Option<String>, Option<String>) {
+        let previous = self.first.as_ref().map(|key| format!("-{}", id(key)));
+        let next = if self.upwards {
+            upwards(previous.as_deref())
+        } else {
+            self.last.as_ref().map(id)
+        };
+        (next, previous)
     }
 
     /// `data` as a list.
     pub(super) fn list<T>(&self, data: Vec<T>, id: impl Fn(&ListKey) -> String) -> List<T> {
+        let (iterator, prev_iterator) = self.iterators(id);
         List {
             data,
-            iterator: self.last.as_ref().map(&id),
-            prev_iterator: self.first.as_ref().map(|key| format!("-{}", id(key))),
+            iterator,
+            prev_iterator,
             done: self.done,
         }
     }
 }
 
 /// Filters that look at a message.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct MessageFilter {
     channels: Vec<String>,
     tags: Vec<String>,
@@ -208,6 +242,25 @@ impl MessageFilter {
             tags: list("tag"),
             event_types: list("event_types"),
         }
+    }
+
+    /// Each list: any of them; empty = all.
+    pub(super) const fn new(
+        channels: Vec<String>,
+        tags: Vec<String>,
+        event_types: Vec<String>,
+    ) -> Self {
+        Self {
+            channels,
+            tags,
+            event_types,
+        }
+    }
+
+    /// The filters of a feed, where `channels` is the name of the list.
+    pub(super) fn of_feed(query: &Query) -> Self {
+        let list = |name| query.list(name).into_iter().map(str::to_owned).collect();
+        Self::new(list("channels"), Vec::new(), list("event_types"))
     }
 
     /// Nothing is filtered.

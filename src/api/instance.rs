@@ -14,7 +14,7 @@ use serde_json::json;
 use super::error::{Code, Problem};
 use super::reply::{Kind, Reply};
 use super::request::{authenticate, leave};
-use super::{ApiState, webhook_keys};
+use super::{ApiState, openapi, webhook_keys};
 use crate::model::Scope;
 
 /// Due deliveries that have not moved for so long make the instance not ready (P14).
@@ -35,6 +35,8 @@ pub(super) fn guarded() -> Router<Arc<ApiState>> {
     health()
         .route("/metrics", get(guarded_metrics))
         .route("/problems/{code}", get(problem))
+        .route("/openapi.json", get(openapi::read))
+        .route("/docs", get(openapi::docs))
         .route("/.well-known/webhook-keys", get(webhook_keys::read))
 }
 

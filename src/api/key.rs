@@ -1,4 +1,6 @@
-//! API keys: make, list, revoke (`api.md` 7.2). The text of a key is in one answer and nowhere else.
+//! API keys: make, list, rotate, revoke (`api.md` 7.2). The text of a key is in one answer and nowhere else.
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -11,6 +13,9 @@ use crate::ingest::{Item, ItemKind};
 use crate::model::{ApiKey, AppNo, KeyId, Scope};
 
 const MAX_SCOPES: usize = 50;
+/// For how long a rotated key still works: unless something else is said, and at most.
+const DEFAULT_GRACE_SECS: u64 = 86_400;
+const MAX_GRACE_SECS: u64 = 604_800;
 
 /// POST `/api-keys`
 pub(super) async fn create(mut cx: Cx) -> Answer {
@@ -38,11 +43,7 @@ pub(super) async fn create(mut cx: Cx) -> Answer {
         .collect();
     let app = bound_to(&cx, &scopes, app_id.as_deref())?;
     if let Some(scope) = scopes.iter().find(|scope| !may_give(&cx, scope)) {
-        let detail = format!(
-            "A key cannot give the scope {} that it does not have.",
-            String::from(scope.clone())
-        );
-        return Err(Problem::new(Code::Forbidden, detail));
+        return Err(cannot_give(scope));
     }
     let new = NewKey {
         name: name.unwrap_or_default(),
@@ -51,16 +52,30 @@ pub(super) async fn create(mut cx: Cx) -> Answer {
         expires,
     };
     let (key, text) = mint(cx.state.entropy.bytes(), new, cx.now);
-    let mut shown = shown(&cx, &key);
-    if let Some(fields) = shown.as_object_mut() {
-        fields.remove("prefix");
-        fields.insert(String::from("key"), Value::String(text));
-    }
+    let shown = shown_once(&cx, &key, text);
     cx.state
         .directory
         .carry_out(move |draft| Ok::<_, Problem>(draft.put_key(key)?))
         .await?;
     Ok(Reply::created(&json!({ "success": true, "apiKey": shown })))
+}
+
+/// The one answer that holds the text of a key.
+fn shown_once(cx: &Cx, key: &ApiKey, text: String) -> Value {
+    let mut shown = shown(cx, key);
+    if let Some(fields) = shown.as_object_mut() {
+        fields.remove("prefix");
+        fields.insert(String::from("key"), Value::String(text));
+    }
+    shown
+}
+
+fn cannot_give(scope: &Scope) -> Problem {
+    let detail = format!(
+        "A key cannot give the scope {} that it does not have.",
+        String::from(scope.clone())
+    );
+    Problem::new(Code::Forbidden, detail)
 }
 
 /// A key gives what it has; scopes of the caller's own product open nothing and may be given freely.
@@ -128,6 +143,41 @@ pub(super) async fn list(cx: Cx) -> Answer {
     Ok(Reply::ok(
         &json!({ "success": true, "count": keys.len(), "apiKeys": keys }),
     ))
+}
+
+/// POST `/api-keys/{key_id}/rotate`: another key that opens the same; the old one ends after the grace.
+pub(super) async fn rotate(mut cx: Cx) -> Answer {
+    let mut fields = cx.fields_or_none().await?;
+    let grace = fields.number("gracePeriodSeconds", 0..=MAX_GRACE_SECS);
+    fields.finish()?;
+    let grace = Duration::from_secs(grace.value().unwrap_or(DEFAULT_GRACE_SECS));
+    let missing = || Problem::not_found("API key");
+    let id = KeyId::parse(cx.param("key_id")).map_err(|_| missing())?;
+    let known = cx.state.directory.peek().key(&id).cloned();
+    let known = known.filter(|key| sees(&cx, key) && key.expires.is_none_or(|at| at > cx.now));
+    let known = known.ok_or_else(missing)?;
+    if let Some(scope) = known.scopes.iter().find(|scope| !may_give(&cx, scope)) {
+        return Err(cannot_give(scope));
+    }
+    let new = NewKey {
+        name: known.name.clone(),
+        scopes: known.scopes.clone(),
+        app: known.app,
+        expires: known.expires,
+    };
+    let (key, text) = mint(cx.state.entropy.bytes(), new, cx.now);
+    let shown = shown_once(&cx, &key, text);
+    let end = cx.now.plus(grace);
+    cx.state
+        .directory
+        .carry_out(move |draft| {
+            let mut old = ApiKey::clone(draft.key(&id).ok_or_else(missing)?);
+            old.expires = Some(old.expires.map_or(end, |own| own.min(end)));
+            draft.put_key(old)?;
+            Ok::<_, Problem>(draft.put_key(key)?)
+        })
+        .await?;
+    Ok(Reply::created(&json!({ "success": true, "apiKey": shown })))
 }
 
 /// DELETE `/api-keys/{key_id}`: refused from the next request on.

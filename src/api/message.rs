@@ -134,7 +134,12 @@ pub(super) async fn read(cx: Cx) -> Answer {
 
 /// The message of the path, by its id or event id.
 pub(super) fn find(cx: &Cx, app: &AppEntry) -> Result<Message, Problem> {
-    let text = cx.param("msg_id");
+    let found = find_by(cx, app, cx.param("msg_id"))?;
+    found.ok_or_else(|| Problem::not_found("message"))
+}
+
+/// A message of the application by its id or event id.
+pub(super) fn find_by(cx: &Cx, app: &AppEntry, text: &str) -> Result<Option<Message>, Problem> {
     let reader = &cx.state.reader;
     let found = match MessageId::parse(text) {
         Ok(id) => {
@@ -147,16 +152,15 @@ pub(super) fn find(cx: &Cx, app: &AppEntry) -> Result<Message, Problem> {
             None => None,
         },
     };
-    let mine = found.filter(|message| message.app == app.app.no);
-    mine.ok_or_else(|| Problem::not_found("message"))
+    Ok(found.filter(|message| message.app == app.app.no))
 }
 
 /// GET `/app/{app_id}/msg`
 pub(super) async fn list(cx: Cx) -> Answer {
     let app = cx.app()?;
     let query = cx.query();
-    let paging = Paging::of(&query, true, list_key)?;
     let bounds = Bounds::of(&query)?;
+    let paging = Paging::of_history(&query, bounds.is_from_below(), list_key)?;
     let with_content = query.flag("with_content", true)?;
     let filter = history::MessageFilter::of(&query);
     let reader = &cx.state.reader;

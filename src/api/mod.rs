@@ -12,28 +12,36 @@ mod attempt;
 mod backup;
 mod body;
 mod cancel;
+mod content;
 mod endpoint;
 mod error;
 mod event_type;
+mod events;
+mod example;
 mod explain;
 #[doc(hidden)]
 pub mod fuzzing;
 mod history;
 mod idempotency;
+mod import;
 mod inbound;
 mod instance;
 mod key;
 mod message;
 mod meters;
+pub mod openapi;
 mod page;
 mod query;
-mod recover;
 mod reply;
 mod request;
 mod routes;
+mod session;
 mod source;
+mod stats;
 mod task;
+mod tenant;
 mod vault;
+mod walk;
 mod webhook_keys;
 
 use std::collections::BTreeMap;
@@ -95,6 +103,7 @@ pub struct ApiState {
     rules: ArcSwap<Rules>,
     meters: meters::Meters,
     tasks: task::Registry,
+    scrub: content::Scrub,
     webhook_keys: webhook_keys::Cache,
     /// Places for lists ([`request::scan`]).
     scans: Arc<Semaphore>,
@@ -104,11 +113,13 @@ impl ApiState {
     /// Puts it together.
     pub fn new(parts: Parts) -> Self {
         let rules = Rules::of(&parts.delivery, parts.targets.clone());
+        let tasks = task::Registry::load(&parts.directory.peek(), parts.clock.now());
         Self {
             parts,
             rules: ArcSwap::from_pointee(rules),
             meters: meters::Meters::default(),
-            tasks: task::Registry::default(),
+            tasks,
+            scrub: content::Scrub::default(),
             webhook_keys: webhook_keys::Cache::default(),
             scans: Arc::new(Semaphore::new(request::SCANS)),
         }
@@ -164,6 +175,11 @@ impl std::ops::Deref for ApiState {
 /// fallback of their own.
 pub fn router(state: Arc<ApiState>) -> Router {
     routes::all().with_state(state)
+}
+
+/// Every path below `/api/v1`, for comparing them with the description.
+pub fn paths() -> Vec<&'static str> {
+    routes::paths()
 }
 
 /// `/health`, `/ready` and `/metrics` without a credential, for a listener of their own.

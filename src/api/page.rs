@@ -1,7 +1,7 @@
 //! Pages of lists (`api.md` 2.4): limit, iterator, order, and the shape of the answer.
 //!
-//! An iterator is the id of a list entry, `-` before it means "the page before this one". No offsets,
-//! no counts.
+//! An iterator is the id of a list entry, `-` before it means "the page before this one", `~` that a
+//! list asked for with `after` alone goes on towards newer entries (ADR 0320). No offsets, no counts.
 
 use std::cmp::Ordering;
 
@@ -32,6 +32,9 @@ pub(super) struct Paging<K> {
     pub(super) limit: usize,
     pub(super) place: Place<K>,
     pub(super) descending: bool,
+    /// `iterator` leads to entries before the page: a list asked for with `after` alone begins at that
+    /// time and goes on from there, each page newest first.
+    pub(super) upwards: bool,
 }
 
 impl<K> Paging<K> {
@@ -39,6 +42,31 @@ impl<K> Paging<K> {
     pub(super) fn of(
         query: &Query,
         descending: bool,
+        parse: impl Fn(&str) -> Option<K>,
+    ) -> Result<Self, Problem> {
+        Self::read(query, descending, false, parse)
+    }
+
+    /// The same for a list that is shown newest first and takes `after`; `from_below` = it is asked for
+    /// with that alone.
+    pub(super) fn of_history(
+        query: &Query,
+        from_below: bool,
+        parse: impl Fn(&str) -> Option<K>,
+    ) -> Result<Self, Problem> {
+        let mut paging = Self::read(query, true, true, parse)?;
+        paging.upwards |= paging.descending && from_below && paging.is_first();
+        Ok(paging)
+    }
+
+    const fn is_first(&self) -> bool {
+        matches!(self.place, Place::First)
+    }
+
+    fn read(
+        query: &Query,
+        descending: bool,
+        goes_upwards: bool,
         parse: impl Fn(&str) -> Option<K>,
     ) -> Result<Self, Problem> {
         let descending = match query.get("order") {
@@ -57,17 +85,18 @@ impl<K> Paging<K> {
                 "not an iterator of this list",
             )
         };
-        let place = match query.get("iterator") {
-            None => Place::First,
-            Some(text) => match text.strip_prefix('-') {
-                Some(id) => Place::Before(parse(id).ok_or_else(bad)?),
-                None => Place::Behind(parse(text).ok_or_else(bad)?),
-            },
+        let iterator = query.get("iterator").unwrap_or_default();
+        let upwards = iterator.strip_prefix('~').filter(|_| goes_upwards);
+        let place = match (upwards.or_else(|| iterator.strip_prefix('-')), iterator) {
+            (Some(id), _) => Place::Before(parse(id).ok_or_else(bad)?),
+            (None, "") => Place::First,
+            (None, id) => Place::Behind(parse(id).ok_or_else(bad)?),
         };
         Ok(Self {
             limit: limit(query)?,
             place,
             descending,
+            upwards: upwards.is_some() && descending,
         })
     }
 }
@@ -143,9 +172,21 @@ impl<T: Serialize> List<T> {
         }
     }
 
+    /// Makes `iterator` lead to what stands before the page.
+    pub(super) fn upwards(mut self) -> Self {
+        self.iterator = upwards(self.prev_iterator.as_deref());
+        self
+    }
+
     pub(super) fn reply(&self) -> Reply {
         Reply::ok(self)
     }
+}
+
+/// The iterator that goes on upwards from where `previous` leads to.
+pub(super) fn upwards(previous: Option<&str>) -> Option<String> {
+    let id = previous?.strip_prefix('-')?;
+    Some(format!("~{id}"))
 }
 
 #[cfg(test)]
@@ -157,6 +198,7 @@ mod tests {
             limit: 3,
             place,
             descending,
+            upwards: false,
         };
         select(&paging, [5, 1, 4, 2, 3, 7, 6].into_iter(), |n| *n)
     }

@@ -60,10 +60,10 @@ pub(super) enum Replay {
     Own,
 }
 
-/// A route for one method.
+/// A route for one method; `None` = any valid credential will do.
 pub(super) fn on<F, Fut>(
     method: MethodFilter,
-    scope: Scope,
+    scope: impl Into<Option<Scope>>,
     replay: Replay,
     handler: F,
 ) -> MethodRouter<Arc<ApiState>>
@@ -71,6 +71,7 @@ where
     F: Fn(Cx) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Answer> + Send + 'static,
 {
+    let scope = scope.into();
     let route =
         move |State(state): State<Arc<ApiState>>,
               params: Result<RawPathParams, axum::extract::rejection::RawPathParamsRejection>,
@@ -80,7 +81,7 @@ where
             async move {
                 let meters = Arc::clone(&state);
                 let uri = request.uri().clone();
-                let answer = match enter(state, params.ok().as_ref(), request, &scope) {
+                let answer = match enter(state, params.ok().as_ref(), request, scope.as_ref()) {
                     Err(problem) => Err(problem),
                     Ok(cx) => match replay {
                         Replay::Stored => idempotency::once(cx, handler).await,
@@ -116,7 +117,10 @@ where
 }
 
 /// Reading, with this scope.
-pub(super) fn get<F, Fut>(scope: Scope, handler: F) -> MethodRouter<Arc<ApiState>>
+pub(super) fn get<F, Fut>(
+    scope: impl Into<Option<Scope>>,
+    handler: F,
+) -> MethodRouter<Arc<ApiState>>
 where
     F: Fn(Cx) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Answer> + Send + 'static,
@@ -128,11 +132,11 @@ fn enter(
     state: Arc<ApiState>,
     params: Option<&RawPathParams>,
     request: Request,
-    scope: &Scope,
+    scope: Option<&Scope>,
 ) -> Result<Cx, Problem> {
     let now = state.clock.now();
     let principal = authenticate(&state, request.headers(), now)?;
-    if !principal.may(scope) {
+    if let Some(scope) = scope.filter(|scope| !principal.may(scope)) {
         let detail = format!(
             "This credential lacks the scope {}.",
             String::from(scope.clone())

@@ -10,8 +10,9 @@ use axum::routing::{MethodFilter, MethodRouter, any};
 use super::error::{Code, Problem};
 use super::request::{Answer, Cx, Replay, get, leave, on, scan};
 use super::{
-    ApiState, application, attempt, backup, cancel, endpoint, event_type, explain, inbound,
-    instance, key, message, recover, source, task, vault,
+    ApiState, application, attempt, backup, cancel, content, endpoint, event_type, events, example,
+    explain, import, inbound, instance, key, message, openapi, session, source, stats, task,
+    tenant, vault, walk,
 };
 use crate::model::Scope;
 
@@ -20,16 +21,7 @@ type Route = MethodRouter<Arc<ApiState>>;
 /// The router: each path under `/api/v1` and `/api`, with and without a slash at its end.
 pub(super) fn all() -> Router<Arc<ApiState>> {
     let mut router = Router::new();
-    let groups = [
-        applications(),
-        endpoints(),
-        messages(),
-        history(),
-        sources(),
-        others(),
-        later(),
-    ];
-    for (path, route) in groups.into_iter().flatten() {
+    for (path, route) in groups().into_iter().flatten() {
         for prefix in ["/api/v1", "/api"] {
             router = router.route(&format!("{prefix}{path}"), route.clone());
             router = router.route(&format!("{prefix}{path}/"), route.clone());
@@ -40,6 +32,20 @@ pub(super) fn all() -> Router<Arc<ApiState>> {
         .merge(inbound::routes())
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
+}
+
+fn groups() -> [Vec<(&'static str, Route)>; 9] {
+    [
+        applications(),
+        endpoints(),
+        messages(),
+        history(),
+        sources(),
+        others(),
+        sessions(),
+        tenants(),
+        later(),
+    ]
 }
 
 /// Changing configuration; a POST remembers its answer.
@@ -64,10 +70,24 @@ where
 {
     on(
         MethodFilter::POST,
-        Scope::MessageWrite,
+        Scope::AttemptsWrite,
         Replay::Stored,
         handler,
     )
+}
+
+/// Changing endpoints, which a portal token may do as well.
+fn edit<F, Fut>(method: MethodFilter, handler: F) -> Route
+where
+    F: Fn(Cx) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Answer> + Send + 'static,
+{
+    let replay = if method == MethodFilter::POST {
+        Replay::Stored
+    } else {
+        Replay::Own
+    };
+    on(method, Scope::EndpointsWrite, replay, handler)
 }
 
 fn applications() -> Vec<(&'static str, Route)> {
@@ -107,51 +127,63 @@ fn endpoints() -> Vec<(&'static str, Route)> {
     vec![
         (
             "/app/{app_id}/endpoint",
-            get(read.clone(), endpoint::list).merge(change(post, endpoint::create)),
+            get(read.clone(), endpoint::list).merge(edit(post, endpoint::create)),
         ),
         (
             "/app/{app_id}/endpoint/{endpoint_id}",
             get(read.clone(), endpoint::read)
-                .merge(change(put, endpoint::put))
-                .merge(change(patch, endpoint::patch))
-                .merge(change(delete, endpoint::delete)),
+                .merge(edit(put, endpoint::put))
+                .merge(edit(patch, endpoint::patch))
+                .merge(edit(delete, endpoint::delete)),
         ),
         (
             "/app/{app_id}/endpoint/{endpoint_id}/headers",
             get(read, endpoint::headers::read)
-                .merge(change(put, endpoint::headers::put))
-                .merge(change(patch, endpoint::headers::patch)),
+                .merge(edit(put, endpoint::headers::put))
+                .merge(edit(patch, endpoint::headers::patch)),
         ),
         // A secret is what makes a signature: reading one takes what changing one takes, and an
         // answer that holds one is not stored.
         (
             "/app/{app_id}/endpoint/{endpoint_id}/secret",
-            get(Scope::WebhooksWrite, endpoint::secret::read),
+            get(Scope::SecretsRead, endpoint::secret::read),
         ),
         (
             "/app/{app_id}/endpoint/{endpoint_id}/secret/rotate",
             on(
                 post,
-                Scope::WebhooksWrite,
+                Scope::SecretsWrite,
                 Replay::Own,
                 endpoint::secret::rotate,
             ),
         ),
         (
             "/app/{app_id}/endpoint/{endpoint_id}/pause",
-            change(post, endpoint::pause),
+            edit(post, endpoint::pause),
         ),
         (
             "/app/{app_id}/endpoint/{endpoint_id}/resume",
-            change(post, endpoint::resume),
+            edit(post, endpoint::resume),
         ),
         (
             "/app/{app_id}/endpoint/{endpoint_id}/recover",
-            act(recover::recover),
+            act(walk::recover),
         ),
         (
             "/app/{app_id}/endpoint/{endpoint_id}/replay-missing",
-            act(recover::replay_missing),
+            act(walk::replay_missing),
+        ),
+        (
+            "/app/{app_id}/endpoint/{endpoint_id}/bulk-replay",
+            act(walk::bulk_replay),
+        ),
+        (
+            "/app/{app_id}/endpoint/{endpoint_id}/send-example",
+            act(example::send),
+        ),
+        (
+            "/app/{app_id}/endpoint/{endpoint_id}/stats",
+            scan(Scope::MessageRead, stats::of_endpoint),
         ),
         (
             "/app/{app_id}/endpoint/{endpoint_id}/cancel-pending",
@@ -184,6 +216,37 @@ fn messages() -> Vec<(&'static str, Route)> {
         (
             "/app/{app_id}/msg/precheck/active",
             on(post, read.clone(), Replay::Own, explain::precheck),
+        ),
+        (
+            "/app/{app_id}/msg/bulk-expunge",
+            on(post, Scope::MessageWrite, Replay::Stored, content::bulk),
+        ),
+        (
+            "/app/{app_id}/msg/expunge-all-contents",
+            on(post, Scope::MessageWrite, Replay::Stored, walk::purge),
+        ),
+        (
+            "/app/{app_id}/msg/{msg_id}/content",
+            on(
+                MethodFilter::DELETE,
+                Scope::MessageWrite,
+                Replay::Own,
+                content::of_message,
+            ),
+        ),
+        (
+            "/app/{app_id}/msg/{msg_id}/attempt/{attempt_id}/content",
+            on(
+                MethodFilter::DELETE,
+                Scope::MessageWrite,
+                Replay::Own,
+                content::of_attempt,
+            ),
+        ),
+        ("/app/{app_id}/events", scan(read.clone(), events::all)),
+        (
+            "/app/{app_id}/events/subscription/{subscription_id}",
+            scan(read.clone(), events::subscription),
         ),
         (
             "/app/{app_id}/msg/{msg_id}",
@@ -279,7 +342,11 @@ fn others() -> Vec<(&'static str, Route)> {
         ),
         (
             "/api-keys/{key_id}",
-            on(MethodFilter::DELETE, keys, Replay::Own, key::revoke),
+            on(MethodFilter::DELETE, keys.clone(), Replay::Own, key::revoke),
+        ),
+        (
+            "/api-keys/{key_id}/rotate",
+            on(MethodFilter::POST, keys, Replay::Own, key::rotate),
         ),
         (
             "/admin/backup",
@@ -300,44 +367,125 @@ fn others() -> Vec<(&'static str, Route)> {
             "/background-task/{task_id}",
             get(Scope::MessageRead, task::read),
         ),
+        (
+            "/background-task/{task_id}/cancel",
+            on(
+                MethodFilter::POST,
+                Scope::MessageWrite,
+                Replay::Stored,
+                task::cancel,
+            ),
+        ),
         ("/health", axum::routing::get(instance::sdk_health)),
+        ("/openapi.json", axum::routing::get(openapi::read)),
     ]
+}
+
+/// Who calls, portal tokens, statistics, imports, transformations.
+fn sessions() -> Vec<(&'static str, Route)> {
+    let post = MethodFilter::POST;
+    vec![
+        (
+            "/app/{app_id}/endpoint/{endpoint_id}/transformation",
+            get(Scope::WebhooksRead, endpoint::transformation::read)
+                .merge(edit(MethodFilter::PATCH, endpoint::transformation::patch)),
+        ),
+        ("/auth/whoami", get(None, session::whoami)),
+        ("/auth/logout", on(post, None, Replay::Own, session::logout)),
+        // The answer holds a token: it is not stored.
+        (
+            "/auth/app-portal-access/{app_id}",
+            on(post, Scope::WebhooksWrite, Replay::Own, session::portal),
+        ),
+        (
+            "/auth/app/{app_id}/expire-all",
+            change(post, session::expire_all),
+        ),
+        ("/event-type/import/openapi", change(post, import::openapi)),
+        (
+            "/stats/usage/app",
+            on(post, Scope::MessageRead, Replay::Stored, stats::usage),
+        ),
+        (
+            "/stats/usage/event-types",
+            on(
+                MethodFilter::PUT,
+                Scope::MessageRead,
+                Replay::Own,
+                stats::event_types,
+            ),
+        ),
+    ]
+}
+
+/// The routes of the product's origin (`api.md` 7).
+fn tenants() -> Vec<(&'static str, Route)> {
+    let (read, write) = (Scope::WebhooksRead, Scope::WebhooksWrite);
+    // Their answers may hold a secret: they are not stored.
+    let own = Replay::Own;
+    let (post, put) = (MethodFilter::POST, MethodFilter::PUT);
+    let delete = MethodFilter::DELETE;
+    use tenant::{crm, webhooks};
+    vec![
+        (
+            "/webhooks",
+            scan(read.clone(), webhooks::list).merge(on(
+                post,
+                write.clone(),
+                own,
+                webhooks::create,
+            )),
+        ),
+        (
+            "/webhooks/{id}",
+            scan(read.clone(), webhooks::read)
+                .merge(on(put, write.clone(), own, webhooks::put))
+                .merge(on(delete, write.clone(), own, webhooks::delete)),
+        ),
+        (
+            "/webhooks/{id}/test",
+            on(post, write.clone(), Replay::Stored, webhooks::try_out),
+        ),
+        (
+            "/webhooks/{id}/events",
+            scan(read.clone(), webhooks::list_events),
+        ),
+        (
+            "/crm/webhook",
+            scan(read, crm::read)
+                .merge(on(post, write.clone(), own, crm::set))
+                .merge(on(delete, write.clone(), own, crm::delete)),
+        ),
+        (
+            "/crm/webhook/test",
+            on(post, write, Replay::Stored, crm::try_out),
+        ),
+    ]
+}
+
+/// Every path below `/api/v1`, those that are described and not built included.
+pub(super) fn paths() -> Vec<&'static str> {
+    groups()
+        .into_iter()
+        .flatten()
+        .map(|(path, _)| path)
+        .collect()
 }
 
 /// Described, not built.
 fn later() -> Vec<(&'static str, Route)> {
     [
-        "/api-keys/{key_id}/rotate",
-        "/app/{app_id}/endpoint/{endpoint_id}/bulk-replay",
-        "/app/{app_id}/endpoint/{endpoint_id}/send-example",
-        "/app/{app_id}/endpoint/{endpoint_id}/stats",
-        "/app/{app_id}/endpoint/{endpoint_id}/transformation",
-        "/app/{app_id}/events",
-        "/app/{app_id}/events/subscription/{subscription_id}",
         "/app/{app_id}/integration",
-        "/app/{app_id}/msg/bulk-expunge",
-        "/app/{app_id}/msg/expunge-all-contents",
-        "/app/{app_id}/msg/{msg_id}/attempt/{attempt_id}/content",
-        "/app/{app_id}/msg/{msg_id}/content",
         "/app/{app_id}/quarantine",
         "/app/{app_id}/replay",
         "/app/{app_id}/tail",
         "/audit",
-        "/auth/app-portal-access/{app_id}",
-        "/auth/app/{app_id}/expire-all",
-        "/auth/logout",
-        "/auth/whoami",
-        "/background-task/{task_id}/cancel",
         "/capacity",
         "/config",
         "/diagnosis",
         "/event-type/import/catalogue",
-        "/event-type/import/openapi",
         "/event-type/{event_type_name}/sample",
-        "/openapi.json",
         "/provider",
-        "/stats/usage/app",
-        "/stats/usage/event-types",
     ]
     .map(|path| (path, any(not_built)))
     .into()

@@ -59,7 +59,8 @@ async fn keep(lane: Lane, clock: SystemClock, backups: Arc<Backups>, reserve: u6
     }
 }
 
-/// Stores when keys were last used, every ten minutes and at the end.
+/// Stores when keys were last used, every ten minutes and at the end; lets the disk forget what was
+/// expunged.
 pub(super) fn note_keys(api: Arc<ApiState>, tasks: &Tasks, stop: &Stop) {
     let mut stop = stop.clone();
     tasks.spawn("key use", OnExit::Log, async move {
@@ -69,6 +70,9 @@ pub(super) fn note_keys(api: Arc<ApiState>, tasks: &Tasks, stop: &Stop) {
                 () = stop.stopped() => {}
             }
             api.store_last_use().await;
+            if !stop.is_stopped() {
+                api.scrub().await;
+            }
         }
     });
 }

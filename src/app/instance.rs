@@ -37,6 +37,7 @@ pub(super) async fn prepare(
                     metadata: std::collections::BTreeMap::new(),
                     created: now,
                     updated: now,
+                    portal_cuts: Vec::new(),
                     deleted: None,
                 })?;
             }

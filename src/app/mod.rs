@@ -206,8 +206,7 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
     tasks.spawn("metrics", OnExit::Log, exposition.upkeep(stop.clone()));
     housekeeping::start(&engine, &config, &tasks, &stop);
     housekeeping::note_keys(Arc::clone(&api), &tasks, &stop);
-    let limit = config.server.drain_timeout;
-    let recovery = engine.recovery.take();
+    let (limit, recovery) = (config.server.drain_timeout, engine.recovery.take());
     let early = tokio::select! {
         biased;
         cause = shutdown::ends(&engine, &tasks, &mut signals) => Some(cause),
@@ -217,6 +216,7 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
         }
     };
     started.stop();
+    api.resume();
     let cause = match early {
         Some(cause) => cause,
         None => {

@@ -10,6 +10,7 @@
 
 mod entropy;
 mod key;
+mod portal;
 mod principal;
 mod used;
 
@@ -24,6 +25,7 @@ use crate::model::{ApiKey, KeyId};
 
 pub use entropy::Entropy;
 pub use key::{KEY_RANDOM, NewKey, mint};
+pub use portal::{CAPABILITIES, PortalToken};
 pub use principal::Principal;
 use used::LastUse;
 
@@ -31,6 +33,9 @@ use used::LastUse;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the credential is not valid")]
 pub struct Error;
+
+/// The instance setting that holds the key under which portal tokens are signed.
+pub const PORTAL_KEY: &str = "portal key";
 
 /// SHA-256 of a token as it came.
 pub fn hash(token: &str) -> [u8; 32] {
@@ -56,6 +61,9 @@ impl Auth {
 
     /// The principal behind `bearer`, the text after `Bearer `.
     pub fn authenticate(&self, bearer: &str, now: Timestamp) -> Result<Principal, Error> {
+        if PortalToken::is_one(bearer) {
+            return self.portal(bearer, now).ok_or(Error);
+        }
         /// No SHA-256 of a token anyone knows: what unknown ids are compared with.
         const NOBODY: [u8; 32] = [0; 32];
         let given = hash(bearer);
@@ -72,6 +80,15 @@ impl Auth {
             }
             Some(_) | None => Err(Error),
         }
+    }
+
+    fn portal(&self, bearer: &str, now: Timestamp) -> Option<Principal> {
+        let snapshot = self.directory.peek();
+        let key = snapshot.instance(PORTAL_KEY)?.as_str()?;
+        let token = PortalToken::read(bearer, key.as_bytes())?;
+        let entry = snapshot.app_by_no(token.app)?;
+        let is_good = token.is_alive(&entry.app.portal_cuts, now);
+        is_good.then(|| Principal::portal(token, &hash(bearer)))
     }
 
     /// When a key was last used, to the minute.

@@ -1,14 +1,21 @@
 //! Who is calling and what it may do.
 
-use crate::model::{ApiKey, AppNo, Scope};
+use std::sync::Arc;
+
+use super::portal::PortalToken;
+use crate::model::{ApiKey, AppNo, KeyId, Scope};
 
 /// An authenticated caller.
 #[derive(Debug, Clone)]
 pub struct Principal {
     /// What it may do; see [`Principal::may`].
     pub scopes: Vec<Scope>,
+    /// The stored key; `None` for the operator's own.
+    pub key: Option<KeyId>,
     /// The only application it sees; every other one is "not found" to it.
     pub app: Option<AppNo>,
+    /// The portal token, if it is one.
+    pub portal: Option<Arc<PortalToken>>,
     /// 128 bits that stand for the credential, so that idempotency keys of two callers never meet.
     pub credential: [u8; 16],
     /// Whether the key is bound to its application by a scope `app:{id}:*`, which opens all of it.
@@ -20,9 +27,23 @@ impl Principal {
     pub(super) fn admin(hash: &[u8; 32]) -> Self {
         Self {
             scopes: vec![Scope::Admin],
+            key: None,
             app: None,
             credential: half(hash),
             whole_app: false,
+            portal: None,
+        }
+    }
+
+    /// The bearer of a portal token.
+    pub(super) fn portal(token: PortalToken, hash: &[u8; 32]) -> Self {
+        Self {
+            scopes: token.scopes(),
+            key: None,
+            app: Some(token.app),
+            credential: half(hash),
+            whole_app: false,
+            portal: Some(Arc::new(token)),
         }
     }
 
@@ -30,14 +51,17 @@ impl Principal {
         let opens_app = |scope: &Scope| matches!(scope, Scope::Other(text) if text.starts_with("app:") && text.ends_with(":*"));
         Self {
             scopes: key.scopes.clone(),
+            key: Some(key.id),
             app: key.app,
             credential: half(hash),
             whole_app: key.app.is_some() && key.scopes.iter().any(opens_app),
+            portal: None,
         }
     }
 
     /// Whether it has `scope`, directly or by a wider one: `admin` holds all, `read` holds the
-    /// reading ones, `app:{id}:*` all of its application but making keys.
+    /// reading ones, `webhooks:write` those of endpoints and their secrets, `msg:write` that of
+    /// sending again, `app:{id}:*` all of its application but making keys.
     pub fn may(&self, scope: &Scope) -> bool {
         self.scopes.iter().any(|own| match own {
             Scope::Admin => true,
@@ -45,10 +69,20 @@ impl Principal {
                 scope,
                 Scope::Read | Scope::MessageRead | Scope::WebhooksRead
             ),
+            Scope::MessageWrite => matches!(scope, Scope::MessageWrite | Scope::AttemptsWrite),
+            Scope::WebhooksWrite => matches!(
+                scope,
+                Scope::WebhooksWrite
+                    | Scope::EndpointsWrite
+                    | Scope::SecretsRead
+                    | Scope::SecretsWrite
+            ),
             Scope::MessageRead
-            | Scope::MessageWrite
             | Scope::WebhooksRead
-            | Scope::WebhooksWrite
+            | Scope::EndpointsWrite
+            | Scope::SecretsRead
+            | Scope::SecretsWrite
+            | Scope::AttemptsWrite
             | Scope::KeysWrite
             | Scope::InboundWrite => own == scope,
             Scope::Other(_) => {
@@ -101,6 +135,31 @@ mod tests {
         assert!(!reader.may(&Scope::MessageWrite) && !reader.may(&Scope::KeysWrite));
         assert!(sender.may(&Scope::MessageWrite) && !sender.may(&Scope::MessageRead));
         assert!(!with(&["jobs:read"], None).may(&Scope::Read));
+    }
+
+    #[test]
+    fn narrow_scopes_open_no_wider_ones() {
+        let narrow = with(
+            &[
+                "endpoints:write",
+                "secrets:read",
+                "secrets:write",
+                "attempts:write",
+            ],
+            None,
+        );
+        assert!(narrow.may(&Scope::EndpointsWrite) && narrow.may(&Scope::AttemptsWrite));
+        for wider in [
+            Scope::WebhooksWrite,
+            Scope::MessageWrite,
+            Scope::WebhooksRead,
+        ] {
+            assert!(!narrow.may(&wider), "{wider:?}");
+        }
+        let wide = with(&["webhooks:write"], None);
+        assert!(wide.may(&Scope::SecretsRead) && !wide.may(&Scope::AttemptsWrite));
+        assert!(with(&["msg:write"], None).may(&Scope::AttemptsWrite));
+        assert!(!with(&["read"], None).may(&Scope::SecretsRead));
     }
 
     #[test]

@@ -62,6 +62,7 @@ impl ApplicationIn {
             metadata: self.metadata,
             created: now,
             updated: now,
+            portal_cuts: Vec::new(),
             deleted: None,
         };
         draft.put_app(app.clone())?;

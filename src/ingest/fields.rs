@@ -320,6 +320,13 @@ impl Fields {
         }
     }
 
+    /// Whether a mistake in the field `name` was noted.
+    pub fn has_mistake(&self, name: &str) -> bool {
+        let place = self.loc.len();
+        let of_field = |item: &Item| item.loc.get(place).is_some_and(|part| part == name);
+        self.items.iter().any(of_field)
+    }
+
     /// Ends reading: whatever is left is unknown.
     pub fn finish(mut self) -> Result<(), Vec<Item>> {
         let left: Vec<_> = self.map.keys().cloned().collect();

@@ -33,7 +33,7 @@ use crate::base::{Clock, Timestamp, task};
 use crate::config;
 use crate::directory::{AppEntry, Directory};
 use crate::lane::{self, Lane, Ticket};
-use crate::model::{ContentType, LaneId, Message, Position};
+use crate::model::{ContentType, EndpointNo, LaneId, Message, Position};
 use crate::policy::hop;
 use crate::store::{self, Accept, Reader, StoredAnswer};
 
@@ -272,6 +272,39 @@ impl Ingest {
             message,
             duplicate: false,
         })
+    }
+
+    /// Accepts a message for one endpoint, whatever its filters say: an example or a test.
+    pub async fn accept_for(
+        &self,
+        entry: &AppEntry,
+        event_type: &str,
+        payload: Bytes,
+        endpoint: EndpointNo,
+    ) -> Result<Arc<Message>, Refused> {
+        self.throttle(entry)?;
+        if payload.len() > self.limits.max_payload {
+            return Err(Refused::TooLarge {
+                limit: self.limits.max_payload,
+            });
+        }
+        let message = Message {
+            at: Position {
+                lane: LaneId(0),
+                seq: 0,
+            },
+            accepted: Timestamp::ZERO,
+            app: entry.app.no,
+            event_type: self.names.shared(event_type),
+            content_type: ContentType::Json,
+            payload,
+            targets: vec![endpoint],
+            labels: None,
+        };
+        let (ticket, reserved) = self.append(entry, message, None)?;
+        let message = settle(ticket.committed().await, reserved)?;
+        self.meters.accepted(&message);
+        Ok(message)
     }
 
     async fn claim(&self, key: Key) -> Result<Claim, Refused> {

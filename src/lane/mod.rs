@@ -24,7 +24,7 @@ use self::sync::{
 use crate::base::{Clock, SystemClock, Timestamp, task};
 use crate::model::{LaneId, Message};
 use crate::store::{
-    Accept, ConfigRow, IdempotencyKey, Settlement, Space, Standing, StoredAnswer, Writer,
+    Accept, ConfigRow, Content, IdempotencyKey, Settlement, Space, Standing, StoredAnswer, Writer,
 };
 
 /// Room in the queue for settlements and configuration beside the messages.
@@ -215,6 +215,21 @@ impl Lane {
         self.send(Work::Remember { key, answer })
     }
 
+    /// Takes content away; answers for each whether its record is there ([`Writer::expunge`]).
+    /// Dropping the future does not undo it.
+    pub async fn expunge(&self, contents: Vec<Content>) -> Result<Vec<bool>, Error> {
+        let (reply, done) = oneshot::channel();
+        self.send(Work::Expunge { contents, reply })?;
+        done.await.unwrap_or(Err(Error::Failed))
+    }
+
+    /// Writes padding until the log of before can go ([`Writer::turn_over`]): false = it can.
+    pub async fn turn_over(&self) -> Result<bool, Error> {
+        let (reply, done) = oneshot::channel();
+        self.send(Work::TurnOver { reply })?;
+        done.await.unwrap_or(Err(Error::Failed))
+    }
+
     /// Stops the thread after everything queued is written; syncs and closes the store.
     pub async fn close(&self) -> Result<(), Error> {
         let (reply, done) = oneshot::channel();
@@ -273,6 +288,10 @@ impl Lane {
         })
     }
 
+    #[expect(
+        clippy::result_large_err,
+        reason = "what does not fit is given back whole, as the queue does it"
+    )]
     fn push(&self, work: Work) -> Result<(), TrySendError<Work>> {
         if self.shared.ended.load(Ordering::SeqCst) {
             return Err(TrySendError::Disconnected(work));
@@ -423,6 +442,13 @@ enum Work {
     Remember {
         key: IdempotencyKey,
         answer: StoredAnswer,
+    },
+    Expunge {
+        contents: Vec<Content>,
+        reply: oneshot::Sender<Result<Vec<bool>, Error>>,
+    },
+    TurnOver {
+        reply: oneshot::Sender<Result<bool, Error>>,
     },
     Space {
         reply: oneshot::Sender<Result<Space, Error>>,

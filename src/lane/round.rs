@@ -15,7 +15,7 @@ use crate::base::{Clock, Timestamp, task};
 use crate::metrics::CommitMetrics;
 use crate::model::Message;
 use crate::store;
-use crate::store::{Accept, Writer};
+use crate::store::{Accept, Standing, Writer};
 
 /// Housekeeping of the store is due this often.
 const TEND: Duration = Duration::from_secs(10);
@@ -144,24 +144,23 @@ impl Round {
                 self.unsynced_since
                     .get_or_insert_with(|| self.clock.monotonic());
             }
+            Work::Expunge { contents, reply } => {
+                // What was handed in before it is there to be found.
+                self.commit()?;
+                let found = self.writer.expunge(&contents);
+                return self.answer(reply, found).map(|()| true);
+            }
+            Work::TurnOver { reply } => {
+                let goes_on = self.writer.turn_over();
+                self.unsynced_since
+                    .get_or_insert_with(|| self.clock.monotonic());
+                return self.answer(reply, goes_on).map(|()| true);
+            }
             Work::Space { reply } => {
                 let space = self.writer.space();
                 return self.answer(reply, space).map(|()| true);
             }
-            Work::Hold { body, reply } => {
-                // What queued before it is not part of the pause.
-                self.commit()?;
-                let began = self.clock.monotonic();
-                let held = self.writer.standing().map(|standing| {
-                    body(standing);
-                    self.clock.monotonic().saturating_sub(began)
-                });
-                if held.is_ok() {
-                    self.unsynced_since = None;
-                    self.answer_durable();
-                }
-                return self.answer(reply, held).map(|()| true);
-            }
+            Work::Hold { body, reply } => return self.hold(body, reply),
             Work::Close { reply } => {
                 self.commit()?;
                 let closed = self.writer.close();
@@ -170,6 +169,25 @@ impl Round {
             }
         }
         Ok(true)
+    }
+
+    /// Runs `body` while nothing is written; what queued before it is not part of the pause.
+    fn hold(
+        &mut self,
+        body: Box<dyn FnOnce(Standing) + Send>,
+        reply: Reply<Duration>,
+    ) -> Result<bool, store::Error> {
+        self.commit()?;
+        let began = self.clock.monotonic();
+        let held = self.writer.standing().map(|standing| {
+            body(standing);
+            self.clock.monotonic().saturating_sub(began)
+        });
+        if held.is_ok() {
+            self.unsynced_since = None;
+            self.answer_durable();
+        }
+        self.answer(reply, held).map(|()| true)
     }
 
     /// Answers one caller; `NotApplied` is the caller's affair, everything else ends the thread.

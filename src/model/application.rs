@@ -26,6 +26,25 @@ pub struct Application {
     pub created: Timestamp,
     /// When it was last changed.
     pub updated: Timestamp,
+    /// Portal tokens that were ended before their time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub portal_cuts: Vec<PortalCut>,
     /// When it was deleted; a deleted application is in no list and takes nothing in.
     pub deleted: Option<Timestamp>,
+}
+
+/// Ends portal tokens of an application: they are not stored, so what is stored is which of them are
+/// refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortalCut {
+    /// The one session that is meant; `None` = all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// The one token that is meant (logout); `None` = all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<u64>,
+    /// Tokens issued up to then are meant.
+    pub issued_until: Timestamp,
+    /// From then on they are refused.
+    pub dead_from: Timestamp,
 }

@@ -5,6 +5,9 @@ use bytes::Bytes;
 use super::{AppNo, AttemptId, EndpointNo, Position};
 use crate::base::Timestamp;
 
+/// What stands in place of an answer's body that was taken away on request (`api.md` 5).
+pub const EXPUNGED: &[u8] = b"EXPUNGED";
+
 /// Number of an attempt within its delivery; 1 is the first try.
 pub type AttemptNo = u16;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AppNo, EndpointId, EndpointNo, OldSecret, Secret};
+use super::{AppNo, EndpointId, EndpointNo, KeyId, OldSecret, Secret};
 use crate::base::Timestamp;
 
 /// Where messages go. Every `Option` that is `None` means "as the instance says".
@@ -60,8 +60,20 @@ pub struct Endpoint {
     pub created: Timestamp,
     /// When it was last changed.
     pub updated: Timestamp,
+    /// Set if it was made by a tenant route (`api.md` 7).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<TenantMark>,
     /// When it was deleted: what is open then counts as cancelled.
     pub deleted: Option<Timestamp>,
+}
+
+/// Which keys made and last changed an endpoint of the tenant routes; `None` = the operator's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TenantMark {
+    /// Made it.
+    pub created_by: Option<KeyId>,
+    /// Changed it last.
+    pub updated_by: Option<KeyId>,
 }
 
 impl Endpoint {

@@ -45,6 +45,14 @@ pub enum Scope {
     WebhooksRead,
     /// Applications, endpoints, event types, changing.
     WebhooksWrite,
+    /// Endpoints alone, changing.
+    EndpointsWrite,
+    /// Secrets of endpoints, reading.
+    SecretsRead,
+    /// Secrets of endpoints, rotating.
+    SecretsWrite,
+    /// Sending again what was accepted.
+    AttemptsWrite,
     /// Making and revoking keys.
     KeysWrite,
     /// Sources, changing.
@@ -62,6 +70,10 @@ impl From<String> for Scope {
             "msg:write" => Self::MessageWrite,
             "webhooks:read" => Self::WebhooksRead,
             "webhooks:write" => Self::WebhooksWrite,
+            "endpoints:write" => Self::EndpointsWrite,
+            "secrets:read" => Self::SecretsRead,
+            "secrets:write" => Self::SecretsWrite,
+            "attempts:write" => Self::AttemptsWrite,
             "keys:write" => Self::KeysWrite,
             "inbound:write" => Self::InboundWrite,
             _ => Self::Other(text),
@@ -78,6 +90,10 @@ impl From<Scope> for String {
             Scope::MessageWrite => "msg:write",
             Scope::WebhooksRead => "webhooks:read",
             Scope::WebhooksWrite => "webhooks:write",
+            Scope::EndpointsWrite => "endpoints:write",
+            Scope::SecretsRead => "secrets:read",
+            Scope::SecretsWrite => "secrets:write",
+            Scope::AttemptsWrite => "attempts:write",
             Scope::KeysWrite => "keys:write",
             Scope::InboundWrite => "inbound:write",
             Scope::Other(text) => return text,

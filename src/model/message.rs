@@ -80,6 +80,19 @@ impl Message {
         self.labels.as_ref()?.ordering_key.as_deref()
     }
 
+    /// Whether its payload was taken away on request. A payload is a JSON object, so never empty.
+    pub const fn is_expunged(&self) -> bool {
+        self.payload.is_empty()
+    }
+
+    /// Takes its payload away, and what a source kept of the headers it came with.
+    pub fn expunge(&mut self) {
+        self.payload = Bytes::new();
+        if let Some(labels) = self.labels.as_mut() {
+            labels.metadata.clear();
+        }
+    }
+
     /// Hops it had behind it when it came in; 0 for what a producer sent.
     pub fn hops(&self) -> u8 {
         self.labels.as_ref().map_or(0, |labels| labels.hops)

@@ -14,11 +14,14 @@ mod message;
 mod secret;
 mod source;
 
-pub use application::Application;
-pub use attempt::{Attempt, AttemptNo, DeadReason, FailureKind, Outcome, Trigger, Verdict};
+pub use application::{Application, PortalCut};
+pub use attempt::{
+    Attempt, AttemptNo, DeadReason, EXPUNGED, FailureKind, Outcome, Trigger, Verdict,
+};
 pub use delivery::{Delivery, DeliveryState, EndpointState, Health, ParkReason, Parked, ParkedKey};
 pub use endpoint::{
     DisablePolicy, DisableReason, Endpoint, Envelope, HexKey, HexProfile, Order, Profile,
+    TenantMark,
 };
 pub use event_type::EventType;
 pub use ids::{

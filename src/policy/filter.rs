@@ -240,6 +240,7 @@ mod tests {
             old_secrets: Vec::new(),
             created: Timestamp::ZERO,
             updated: Timestamp::ZERO,
+            tenant: None,
             deleted: None,
         }
     }

@@ -488,6 +488,23 @@ impl Core {
         all
     }
 
+    /// Deliveries of an endpoint that wait, and those whose attempt is under way.
+    pub fn open(&self, endpoint: EndpointNo) -> (u64, u64) {
+        let Some(slot) = self.slots.get(&endpoint) else {
+            return (0, 0);
+        };
+        let (mut waiting, mut sending) = (slot.parked, 0);
+        for (_, live) in self.live.iter().filter(|(d, _)| d.endpoint == endpoint) {
+            sending += u64::from(live.sending);
+            match (live.row, live.sending) {
+                (None, false) => waiting += 1,
+                (Some(_), true) => waiting = waiting.saturating_sub(1),
+                (None, true) | (Some(_), false) => {}
+            }
+        }
+        (waiting, sending)
+    }
+
     /// Deliveries in memory.
     pub fn in_memory(&self) -> usize {
         self.live.len()

@@ -20,7 +20,7 @@ use super::lookup::{self, Asked, Lookup, looked_up};
 use super::pages::read_page;
 use super::under_way::{Replies, UnderWay, applied};
 use super::walks::Walks;
-use super::{Error, Request, Status, plan};
+use super::{Error, Open, Request, Status, plan};
 use crate::base::task::{self, Stop};
 use crate::base::{Clock, Timestamp};
 use crate::config;
@@ -272,6 +272,10 @@ impl<A: Attempts> Driver<A> {
                     .map(|delivery| self.core.state(delivery))
                     .collect();
                 task::answer(reply, states);
+            }
+            Request::Open(endpoint, reply) => {
+                let (waiting, sending) = self.core.open(endpoint);
+                task::answer(reply, Open { waiting, sending });
             }
             Request::Sending(most, reply) => {
                 let under_way = (self.core.sending(most), self.core.in_flight());

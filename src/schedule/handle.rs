@@ -50,12 +50,23 @@ pub enum Request {
     /// Cancel everything of an endpoint that is not finished, page by page. Tells how far it is; the
     /// sender is dropped when it is done, or when the scheduler ends before.
     CancelPending(EndpointNo, watch::Sender<Cancelled>),
+    /// How much an endpoint has that is not finished.
+    Open(EndpointNo, oneshot::Sender<Open>),
     /// Attempts under way: the longest ones, so many at most, and how many there are in all.
     Sending(usize, oneshot::Sender<UnderWay>),
 }
 
 /// Attempts under way, each with its message and its start, and the number of all.
 pub type UnderWay = (Vec<(Delivery, MessageId, Timestamp)>, usize);
+
+/// What an endpoint has that is not finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Open {
+    /// Deliveries that wait: for a slot, for their time, or for the endpoint to be enabled.
+    pub waiting: u64,
+    /// Attempts under way.
+    pub sending: u64,
+}
 
 /// Live figures for readiness, metrics and the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -197,6 +208,13 @@ impl Handle {
         let (told, progress) = watch::channel(Cancelled::default());
         self.ask(Request::CancelPending(endpoint, told)).await?;
         Ok(progress)
+    }
+
+    /// How much an endpoint has that is not finished.
+    pub async fn open(&self, endpoint: EndpointNo) -> Result<Open, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Open(endpoint, reply)).await?;
+        answer.await.map_err(|_| Error::Busy)
     }
 
     /// Attempts under way, the longest first, `most` at most, and the number of all.

@@ -40,6 +40,7 @@ impl Asked {
                 reply,
             }),
             Request::Live(..)
+            | Request::Open(..)
             | Request::Sending(..)
             | Request::CancelPending(..)
             | Request::Defaults(..) => None,

@@ -21,6 +21,6 @@ mod walks;
 
 pub use announce::{Announcer, OPERATOR, SourceNews, Teller};
 pub use driver::{Attempts, Driver, Exchange, Inbox, Parts};
-pub use handle::{DeliveryView, Error, Handle, Request, Status, UnderWay};
+pub use handle::{DeliveryView, Error, Handle, Open, Request, Status, UnderWay};
 pub use pages::{find_row, read_page};
 pub use recover::{Recovery, begin, open_deliveries};

@@ -70,7 +70,7 @@ fn forget_one(reader: &dyn Reader, rows: &mut Vec<Parked>) {
     }
 }
 
-/// The message of a row that is due; `None` if it expired or is corrupt.
+/// The message of a row that is due; `None` if it expired, lost its payload on request, or is corrupt.
 fn message_of(
     reader: &dyn Reader,
     row: &Parked,
@@ -80,7 +80,7 @@ fn message_of(
         return Ok(None);
     }
     match reader.message(row.key.at) {
-        Ok(message) => Ok(message.map(Arc::new)),
+        Ok(message) => Ok(message.filter(|m| !m.is_expunged()).map(Arc::new)),
         Err(store::Error::Corrupt { what, why }) => {
             error!(
                 what,

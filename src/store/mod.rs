@@ -16,8 +16,8 @@ use bytes::Bytes;
 
 use crate::base::Timestamp;
 use crate::model::{
-    AppNo, Attempt, Delivery, EndpointNo, EndpointState, LaneId, Message, Parked, ParkedKey,
-    Position,
+    AppNo, Attempt, AttemptNo, Delivery, EndpointNo, EndpointState, LaneId, Message, Parked,
+    ParkedKey, Position,
 };
 
 pub mod faults;
@@ -193,6 +193,15 @@ pub enum ConfigKind {
     Source = 7,
 }
 
+/// What can be taken away on request while the rest of the record stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Content {
+    /// The payload of a message.
+    Payload(Position),
+    /// What is kept of the answer to an attempt.
+    Response(Delivery, AttemptNo),
+}
+
 /// All writes. Owned by one thread.
 pub trait Writer: Send {
     /// The lane this writer appends to; opened with it, never used before.
@@ -222,6 +231,16 @@ pub trait Writer: Send {
         at: Timestamp,
         answer: StoredAnswer,
     ) -> Result<(), Error>;
+
+    /// Takes content away, all of it in one commit; answers for each whether its record is there (it
+    /// may have lost its content before). `Ok` = on stable storage, and no reader sees it any more.
+    /// The old bytes leave the disk with [`Writer::turn_over`] and [`Reader::scrub`].
+    fn expunge(&mut self, contents: &[Content]) -> Result<Vec<bool>, Error>;
+
+    /// Writes some padding, so that a log which is only removed as a whole comes to its end. Called
+    /// until it answers false: then what was written before stands in no part of the log that is
+    /// still open.
+    fn turn_over(&mut self) -> Result<bool, Error>;
 
     /// Makes everything applied so far durable.
     fn sync(&mut self) -> Result<(), Error>;
@@ -315,6 +334,19 @@ pub trait Reader: Send + Sync {
 
     /// Whether the delivery was cancelled.
     fn is_cancelled(&self, delivery: Delivery) -> Result<bool, Error>;
+
+    /// How many deliveries of an endpoint were cancelled, of messages at `range` (both ends
+    /// included); `None` if more than `budget` records would have to be looked at.
+    fn cancelled(
+        &self,
+        endpoint: EndpointNo,
+        range: (Position, Position),
+        budget: usize,
+    ) -> Result<Option<u64>, Error>;
+
+    /// Rewrites the files that may still hold what was expunged before, and lets the log of that
+    /// time go. Blocks for as long as that takes: about the size of the store through the disk.
+    fn scrub(&self) -> Result<(), Error>;
 
     /// Positions of an application's messages in `order`, from `from` (exclusive).
     fn app_messages(&self, app: AppNo, page: &Page) -> Result<Vec<Listed>, Error>;

@@ -6,6 +6,7 @@
 pub(super) mod headers;
 pub(super) mod secret;
 mod shown;
+pub(super) mod transformation;
 mod wanted;
 
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use super::request::{Answer, Cx};
 use crate::base::Timestamp;
 use crate::directory::{AppEntry, Draft};
 use crate::ingest::fields::{Fields, Given};
-use crate::model::{AppNo, Endpoint, EndpointId, EndpointNo};
+use crate::model::{AppNo, Endpoint, EndpointId, EndpointNo, Secret, TenantMark};
 
 pub(super) use shown::Out;
 pub(super) use wanted::effective;
@@ -103,6 +104,73 @@ impl New {
         wanted.apply(&mut endpoint, state, self.now)?;
         Ok(draft.put_endpoint(endpoint)?)
     }
+}
+
+/// An endpoint that another route makes or changes in the words of EndpointUpsertIn.
+pub(super) struct Sent {
+    pub(super) app: AppNo,
+    pub(super) fields: serde_json::Value,
+    pub(super) secret: Option<Secret>,
+    pub(super) uid: Option<String>,
+    pub(super) mark: TenantMark,
+}
+
+impl Sent {
+    /// Makes it.
+    pub(super) fn make(
+        self,
+        draft: &mut Draft,
+        cx: (&ApiState, Timestamp),
+    ) -> Result<Arc<Endpoint>, Problem> {
+        let (state, now) = cx;
+        let wanted = Wanted::read(Fields::body(self.fields)?, state)?;
+        let new = New {
+            app: self.app,
+            uid: self.uid,
+            extra: Extra::with_secret(self.secret),
+            id_random: state.entropy.bytes(),
+            secret_random: state.entropy.bytes(),
+            now,
+        };
+        let made = new.put(draft, wanted, state)?;
+        let mut made = Endpoint::clone(&made);
+        made.tenant = Some(self.mark);
+        Ok(draft.put_endpoint(made)?)
+    }
+
+    /// Lays it over the endpoint `no` as a merge patch; a secret replaces the one it has.
+    pub(super) fn lay_over(
+        self,
+        draft: &mut Draft,
+        no: EndpointNo,
+        cx: (&ApiState, Timestamp),
+    ) -> Result<Arc<Endpoint>, Problem> {
+        let (state, now) = cx;
+        edit(draft, self.app, no, |_, endpoint| {
+            let mut whole = wanted::as_sent(endpoint);
+            merge(&mut whole, self.fields);
+            let wanted = Wanted::read(Fields::body(whole)?, state)?;
+            if let Some(secret) = self.secret {
+                endpoint.secret = secret;
+            }
+            endpoint.tenant = Some(self.mark);
+            wanted.apply(endpoint, state, now)
+        })
+    }
+}
+
+/// Takes an endpoint out: what it still had to get is cancelled.
+pub(super) fn remove(
+    draft: &mut Draft,
+    app: AppNo,
+    no: EndpointNo,
+    now: Timestamp,
+) -> Result<(), Problem> {
+    let gone = edit(draft, app, no, |_, endpoint| {
+        endpoint.deleted = Some(now);
+        Ok(())
+    });
+    gone.map(drop)
 }
 
 /// GET `/app/{app_id}/endpoint/{endpoint_id}`

@@ -187,6 +187,13 @@ impl Extra {
         Self { secret, headers }
     }
 
+    pub(super) const fn with_secret(secret: Option<Secret>) -> Self {
+        Self {
+            secret,
+            headers: BTreeMap::new(),
+        }
+    }
+
     pub(super) fn apply(self, endpoint: &mut Endpoint, random: [u8; 32]) {
         endpoint.secret = self.secret.unwrap_or_else(|| generate(random));
         headers::set(endpoint, self.headers);
@@ -221,6 +228,7 @@ pub(super) fn blank(app: AppNo, no: EndpointNo, now: Timestamp) -> Endpoint {
         old_secrets: Vec::new(),
         created: now,
         updated: now,
+        tenant: None,
         deleted: None,
     }
 }

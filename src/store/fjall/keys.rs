@@ -20,6 +20,7 @@
 //! | `meta` | `T` | highest lane ever opened |
 //! | `meta` | `V` | batches before this number are not verified any more |
 //! | `meta` | `H` | lanes up to this one may have holes |
+//! | `meta` | `P` | padding that makes the journal full |
 //! | `meta` | `X`, lane 4 | audit of an accepted loss: last acknowledged number, last good one, when |
 //! | `meta` | `batch`, slot 4 | batch record |
 //! | all but `messages` and `attempts` | ff ff ff ff, `M`, slot 4 | marker: batch number |
@@ -70,6 +71,8 @@ pub(super) const TOP_LANE: &[u8] = b"T";
 pub(super) const VERIFY_FROM: &[u8] = b"V";
 /// Lanes up to this number may have holes: a loss in them was accepted.
 pub(super) const HOLES: &[u8] = b"H";
+/// Padding.
+pub(super) const PADDING: &[u8] = b"P";
 /// First byte of audit records.
 pub(super) const AUDIT: &[u8] = b"X";
 /// Prefix of batch records.

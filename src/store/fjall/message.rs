@@ -14,6 +14,8 @@
 //! Format 3 has metadata behind the tags (flag 8): count 2, then name and value, len 4 and text each. It is
 //! written for messages of sources and for no other.
 //!
+//! Format 4 is a message whose payload was taken away on request: nothing behind the labels. A
+//! version that does not know it refuses the record rather than deliver an empty body.
 //! Format 2 is format 1 with hops among the labels. It is written for messages that have made hops
 //! and for no other, so a version that knows only format 1 reads everything else and refuses, rather
 //! than misreads, these. Format 1 reads as no hops.
@@ -36,6 +38,8 @@ const FORMAT: u8 = 1;
 const FORMAT_HOPS: u8 = 2;
 /// The format of messages with metadata.
 const FORMAT_METADATA: u8 = 3;
+/// The format of messages without a payload.
+const FORMAT_EXPUNGED: u8 = 4;
 /// In the flags of the labels: hops follow.
 const HOPS: u8 = 4;
 /// In the flags of the labels: metadata stands at the end.
@@ -74,10 +78,11 @@ pub fn encode(message: &Message, out: &mut BytesMut) -> Result<u32, Error> {
         .labels
         .as_ref()
         .is_some_and(|labels| !labels.metadata.is_empty());
-    let format = match (has_metadata, message.hops()) {
-        (true, _) => FORMAT_METADATA,
-        (false, 1..) => FORMAT_HOPS,
-        (false, 0) => FORMAT,
+    let format = match (message.is_expunged(), has_metadata, message.hops()) {
+        (true, ..) => FORMAT_EXPUNGED,
+        (false, true, _) => FORMAT_METADATA,
+        (false, false, 1..) => FORMAT_HOPS,
+        (false, false, 0) => FORMAT,
     };
     out.put_u32(0);
     out.put_slice(&[format, u8::from(message.labels.is_some()), content]);
@@ -158,7 +163,10 @@ fn parse(key: &[u8], value: &Bytes) -> Result<Message, &'static str> {
         return Err("the checksum does not match");
     }
     let [format, flags, content] = take(&mut rest).ok_or(SHORT)?;
-    if !matches!(format, FORMAT | FORMAT_HOPS | FORMAT_METADATA) {
+    if !matches!(
+        format,
+        FORMAT | FORMAT_HOPS | FORMAT_METADATA | FORMAT_EXPUNGED
+    ) {
         return Err("the format is unknown");
     }
     let content_type = match content {
@@ -378,6 +386,20 @@ mod tests {
         let mut out = BytesMut::new();
         encode(&message, &mut out).unwrap();
         assert_eq!(out.freeze(), old);
+    }
+
+    #[test]
+    fn a_message_without_a_payload_has_a_format_of_its_own() {
+        for hops in [0, 1] {
+            let mut message = labelled(hops);
+            message.payload = Bytes::new();
+            let mut out = BytesMut::new();
+            encode(&message, &mut out).unwrap();
+            assert_eq!(out.get(4), Some(&FORMAT_EXPUNGED));
+            let back = decode(&message.at.bytes(), &out.freeze()).unwrap();
+            assert_eq!(back, message);
+            assert!(back.is_expunged());
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //!
 //! Read in this order: [`keys`], [`message`], [`record`] and [`batch`] (what is stored), [`writer`] (how), [`reader`] and
 //! [`lists`] (how it is read), [`preflight`], [`tables`] and [`recover`] (what an open checks),
-//! [`expire`] (what is dropped), [`mod@verify`] and [`loss`] (offline), [`backup`]. Elsewhere: the seam and its guarantees
+//! [`expire`] (what is dropped), [`expunge`] (what is taken away on request), [`mod@verify`] and [`loss`] (offline), [`backup`]. Elsewhere: the seam and its guarantees
 //! ([`super`]).
 
 use std::io;
@@ -26,6 +26,7 @@ pub mod backup;
 mod batch;
 mod census;
 mod expire;
+mod expunge;
 mod format;
 #[doc(hidden)]
 pub mod fuzzing;

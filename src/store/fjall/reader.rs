@@ -201,6 +201,34 @@ impl Reader for FjallReader {
         }
     }
 
+    fn cancelled(
+        &self,
+        endpoint: EndpointNo,
+        (from, to): (Position, Position),
+        budget: usize,
+    ) -> Result<Option<u64>, Error> {
+        let low = keys::attempt(from, EndpointNo(0), 0);
+        let high = keys::attempt(to, EndpointNo(u32::MAX - 1), u16::MAX);
+        let view = self.spaces.snapshot();
+        let mut count = 0;
+        let rows = view.range(self.spaces.of(Space::AttemptsLate), low..=high);
+        for (seen, guard) in rows.enumerate() {
+            if seen >= budget {
+                return Ok(None);
+            }
+            let key = guard.key().map_err(|error| unreadable(&error))?;
+            let is_one = keys::read_attempt(&key).is_some_and(|(at, of, no)| {
+                of == endpoint && no == 0 && self.shared.is_retained(at)
+            });
+            count += u64::from(is_one);
+        }
+        Ok(Some(count))
+    }
+
+    fn scrub(&self) -> Result<(), Error> {
+        super::expunge::scrub(&self.spaces)
+    }
+
     fn app_messages(&self, app: AppNo, page: &Page) -> Result<Vec<Listed>, Error> {
         lists::of_app(&self.spaces, app, page, |at| self.shared.is_retained(at))
     }

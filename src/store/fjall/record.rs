@@ -308,6 +308,14 @@ pub(super) fn number(key: &[u8], n: u64) -> Vec<u8> {
     seal(key, out)
 }
 
+/// A number with `size` empty bytes behind it; reads as the number.
+pub(super) fn padding(key: &[u8], size: usize) -> Vec<u8> {
+    let mut out = start(8 + size);
+    out.put_u64(0);
+    out.resize(out.len() + size, 0);
+    seal(key, out)
+}
+
 /// Reads a record that is one number.
 pub(super) fn read_number(key: &[u8], value: &[u8]) -> Result<u64, Error> {
     let mut fields = unseal("number", key, value)?;

@@ -22,8 +22,8 @@ use crate::config::Retention;
 use crate::model::{AppNo, Attempt, LaneId, Position};
 use crate::store::faults::{Fault, Faults};
 use crate::store::{
-    Accept, ConfigRow, Error, IdempotencyKey, IdempotencyRecord, Settlement, Space as Figures,
-    Standing, StoredAnswer, Writer,
+    Accept, ConfigRow, Content, Error, IdempotencyKey, IdempotencyRecord, Settlement,
+    Space as Figures, Standing, StoredAnswer, Writer,
 };
 
 use super::batch::{self, BatchRecord, LaneRow};
@@ -61,6 +61,8 @@ pub struct FjallWriter {
     pub(super) lanes: BTreeMap<LaneId, LaneRow>,
     pub(super) expiry: Expiry,
     dead: bool,
+    /// Bytes of padding since the journal was last turned over.
+    pub(super) padded: u64,
     /// The last batch that the written mark names.
     marked: u64,
     /// What the faults planned for the call under way.
@@ -115,6 +117,7 @@ impl FjallWriter {
             lanes: found.lanes,
             expiry: Expiry::default(),
             dead: false,
+            padded: 0,
             marked: 0,
             planned: None,
         };
@@ -451,6 +454,20 @@ impl Writer for FjallWriter {
         let mut commit = self.start(1);
         self.put_answer(&mut commit, &key, &record);
         self.finish(commit, false)
+    }
+
+    fn expunge(&mut self, contents: &[Content]) -> Result<Vec<bool>, Error> {
+        self.enter()?;
+        let found = super::expunge::take_away(self, contents)?;
+        if self.parts.every_commit {
+            self.write_mark(self.parts.mark.at)?;
+        }
+        Ok(found)
+    }
+
+    fn turn_over(&mut self) -> Result<bool, Error> {
+        self.enter()?;
+        super::expunge::pad(self)
     }
 
     fn sync(&mut self) -> Result<(), Error> {

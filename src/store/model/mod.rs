@@ -19,8 +19,8 @@ use crate::model::{
 
 use super::faults::{Fault, Faults};
 use super::{
-    Accept, ConfigRow, Error, IdempotencyKey, IdempotencyRecord, Lane, Listed, ListedAttempt, Page,
-    Reader, Settlement, Space, Standing, StoredAnswer, Writer,
+    Accept, ConfigRow, Content, Error, IdempotencyKey, IdempotencyRecord, Lane, Listed,
+    ListedAttempt, Page, Reader, Settlement, Space, Standing, StoredAnswer, Writer,
 };
 
 mod state;
@@ -220,6 +220,20 @@ impl Writer for ModelWriter {
         self.change(Some(Change::Remember(key, record)), false)
     }
 
+    fn expunge(&mut self, contents: &[Content]) -> Result<Vec<bool>, Error> {
+        let found = {
+            let shared = self.shared.lock();
+            let there = |content: &Content| shared.live.has(content);
+            contents.iter().map(there).collect()
+        };
+        self.change(Some(Change::Expunge(contents.to_vec())), true)?;
+        Ok(found)
+    }
+
+    fn turn_over(&mut self) -> Result<bool, Error> {
+        Ok(false)
+    }
+
     fn sync(&mut self) -> Result<(), Error> {
         self.change(None, true)
     }
@@ -312,6 +326,22 @@ impl Reader for ModelReader {
 
     fn is_cancelled(&self, delivery: Delivery) -> Result<bool, Error> {
         Ok(self.shared.lock().live.cancelled.contains(&delivery))
+    }
+
+    fn cancelled(
+        &self,
+        endpoint: EndpointNo,
+        (from, to): (Position, Position),
+        _budget: usize,
+    ) -> Result<Option<u64>, Error> {
+        let shared = self.shared.lock();
+        let inside = |one: &&Delivery| one.endpoint == endpoint && (from..=to).contains(&one.at);
+        let count = shared.live.cancelled.iter().filter(inside).count();
+        Ok(Some(u64::try_from(count).unwrap_or(u64::MAX)))
+    }
+
+    fn scrub(&self) -> Result<(), Error> {
+        Ok(()) // only the newest version of anything is kept
     }
 
     fn app_messages(&self, app: AppNo, page: &Page) -> Result<Vec<Listed>, Error> {

@@ -10,13 +10,13 @@ use bytes::Bytes;
 
 use crate::base::Timestamp;
 use crate::model::{
-    AppNo, Attempt, Delivery, EndpointNo, EndpointState, LaneId, Message, Parked, ParkedKey,
-    Position, Verdict,
+    AppNo, Attempt, Delivery, EXPUNGED, EndpointNo, EndpointState, LaneId, Message, Parked,
+    ParkedKey, Position, Verdict,
 };
 
 use crate::store::{
-    Accept, ConfigKind, ConfigRow, IdempotencyKey, IdempotencyRecord, Lane, ListKey, Listed,
-    ListedAttempt, Page, Settlement, StoredAnswer,
+    Accept, ConfigKind, ConfigRow, Content, IdempotencyKey, IdempotencyRecord, Lane, ListKey,
+    Listed, ListedAttempt, Page, Settlement, StoredAnswer,
 };
 
 /// One mutating call, kept until it is on stable storage.
@@ -27,6 +27,7 @@ pub(super) enum Change {
     Settle(Settlement),
     Config(u64, Vec<ConfigRow>),
     Remember([u8; 16], IdempotencyRecord),
+    Expunge(Vec<Content>),
 }
 
 /// Everything a store holds.
@@ -65,6 +66,34 @@ impl State {
             }
             Change::Remember(key, record) => {
                 self.idempotency.insert(*key, record.clone());
+            }
+            Change::Expunge(contents) => contents.iter().for_each(|content| self.expunge(content)),
+        }
+    }
+
+    /// Whether the record is there whose content this is.
+    pub(super) fn has(&self, content: &Content) -> bool {
+        match content {
+            Content::Payload(at) => self.messages.contains_key(at),
+            Content::Response(delivery, no) => {
+                self.attempts
+                    .contains_key(&(delivery.at, delivery.endpoint, *no))
+            }
+        }
+    }
+
+    fn expunge(&mut self, content: &Content) {
+        match content {
+            Content::Payload(at) => {
+                if let Some(message) = self.messages.get_mut(at) {
+                    message.expunge();
+                }
+            }
+            Content::Response(delivery, no) => {
+                let place = (delivery.at, delivery.endpoint, *no);
+                if let Some(attempt) = self.attempts.get_mut(&place) {
+                    attempt.response = Bytes::from_static(EXPUNGED);
+                }
             }
         }
     }

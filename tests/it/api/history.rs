@@ -19,27 +19,34 @@ use serde_json::{Value, json};
 use super::kit::{Asked, Gateway};
 
 /// An application with an endpoint; `attempt` writes what a scheduler would write.
-struct Past {
-    gateway: Gateway,
+pub(super) struct Past {
+    pub(super) gateway: Gateway,
 }
 
 impl Past {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         Self::over(Gateway::start().await).await
     }
 
-    async fn over(gateway: Gateway) -> Self {
+    pub(super) async fn over(gateway: Gateway) -> Self {
         gateway.app("acme").await;
         gateway.endpoint("acme", "one").await;
         Self { gateway }
     }
 
-    fn endpoint(&self, uid: &str) -> EndpointNo {
+    pub(super) fn endpoint(&self, uid: &str) -> EndpointNo {
         let snapshot = self.gateway.directory.snapshot();
         snapshot.app("acme").unwrap().endpoint(uid).unwrap().no
     }
 
-    async fn attempt(&self, message: &str, uid: &str, no: u16, status: u16, verdict: Verdict) {
+    pub(super) async fn attempt(
+        &self,
+        message: &str,
+        uid: &str,
+        no: u16,
+        status: u16,
+        verdict: Verdict,
+    ) {
         self.gateway.clock.advance(Duration::from_secs(1));
         let delivered = verdict == Verdict::Delivered;
         let failure = if delivered {
@@ -81,7 +88,7 @@ impl Past {
         settle(&self.gateway, settlement).await;
     }
 
-    async fn list(&self, path: &str) -> Value {
+    pub(super) async fn list(&self, path: &str) -> Value {
         self.gateway
             .get(&format!("/app/acme{path}"))
             .expect(200)
@@ -90,12 +97,12 @@ impl Past {
     }
 }
 
-async fn settle(gateway: &Gateway, settlement: Settlement) {
+pub(super) async fn settle(gateway: &Gateway, settlement: Settlement) {
     let done = gateway.lane.settle(settlement, true);
     done.expect("there is room").await.unwrap().unwrap();
 }
 
-fn position(message: &str) -> Position {
+pub(super) fn position(message: &str) -> Position {
     MessageId::parse(message).unwrap().place().1
 }
 
@@ -105,9 +112,9 @@ fn numbers(list: &Value) -> Vec<u64> {
         .collect()
 }
 
-const DEAD: Verdict = Verdict::Dead(DeadReason::Exhausted);
+pub(super) const DEAD: Verdict = Verdict::Dead(DeadReason::Exhausted);
 
-fn retry() -> Verdict {
+pub(super) fn retry() -> Verdict {
     Verdict::RetryAt(Timestamp::from_millis(super::kit::START + 3_600_000))
 }
 
@@ -281,7 +288,7 @@ async fn resend_and_cancel_answer_an_empty_object() {
     );
 }
 
-async fn finished(gateway: &Gateway, started: &Value) -> Value {
+pub(super) async fn finished(gateway: &Gateway, started: &Value) -> Value {
     let path = format!("/background-task/{}", started["id"].as_str().unwrap());
     loop {
         let task = gateway.get(&path).expect(200).await.json();

@@ -80,6 +80,7 @@ pub(crate) enum Asked {
 
 pub(crate) struct Gateway {
     pub(crate) router: Router,
+    pub(crate) state: Arc<ApiState>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) lane: Lane,
     pub(crate) reader: Arc<dyn Reader>,
@@ -265,6 +266,7 @@ impl Gateway {
         Self::on(disk, seed, start, |_| ())
     }
 
+    #[expect(clippy::too_many_lines, reason = "every part, from the store upwards")]
     fn on(
         (writer, reader): Disk,
         seed: u8,
@@ -341,8 +343,10 @@ impl Gateway {
             backups: None,
             metrics: Box::new(|| String::from("# metrics\n")),
         });
+        let state = Arc::new(state);
         Self {
-            router: api::router(Arc::new(state)),
+            router: api::router(Arc::clone(&state)),
+            state,
             directory,
             lane,
             reader,
@@ -468,6 +472,10 @@ fn scheduler(asked: &Arc<Mutex<Vec<Asked>>>) -> mpsc::Sender<schedule::Request> 
                             done,
                         });
                     }
+                }
+                schedule::Request::Open(_, reply) => {
+                    let (waiting, sending) = (3, 1);
+                    task::answer(reply, schedule::Open { waiting, sending });
                 }
                 schedule::Request::Sending(_, reply) => drop(reply.send((Vec::new(), 0))),
             }

@@ -3,7 +3,9 @@
 pub(crate) mod kit;
 
 mod auth;
+mod content;
 mod errors;
+mod figures;
 mod history;
 mod hops;
 mod idempotency;
@@ -11,5 +13,10 @@ mod limits;
 mod machine;
 mod messages;
 mod objects;
+mod openapi;
+mod pages;
+mod sessions;
 mod sizes;
+mod tasks;
+mod tenants;
 mod webhook_keys;

@@ -15,6 +15,7 @@ use crate::kit::say;
 const BODY: &str = r#"{"type":"a.b","data":{}}"#;
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn what_is_forged_or_malformed_is_401_and_stores_nothing() {
     let stage = Stage::open().await;
     let source = stage.standard(json!({})).await;

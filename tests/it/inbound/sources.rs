@@ -231,6 +231,10 @@ async fn key(stage: &Stage, scopes: &[&str], app: Option<&str>) -> String {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one source, tried by each credential"
+)]
 async fn another_applications_source_is_not_there_and_scopes_are_asked_for() {
     let stage = Stage::open().await;
     let other = json!({"name": "Other", "uid": "other"});

@@ -182,7 +182,7 @@ impl Bench {
         if !self.facts.message().contains("{url}") {
             return;
         }
-        let without_port = self.facts.first("url_variants") != "";
+        let without_port = !self.facts.first("url_variants").is_empty();
         let after_scheme = good.url.get(8..).unwrap();
         let port = after_scheme.find(':').filter(|_| without_port);
         let port = port.map_or(usize::MAX, |at| at + 8);

@@ -18,8 +18,8 @@ use posthaste::store::faults::{Fault, Faults};
 use posthaste::store::fjall::{FjallReader, FjallWriter, Store};
 use posthaste::store::model::{Crash, Model, ModelWriter};
 use posthaste::store::{
-    Accept, ConfigKind, ConfigRow, Error, IdempotencyKey, Page, Reader, Settlement, StoredAnswer,
-    Writer,
+    Accept, ConfigKind, ConfigRow, Content, Error, IdempotencyKey, Page, Reader, Settlement,
+    StoredAnswer, Writer,
 };
 use proptest::prelude::*;
 
@@ -35,6 +35,7 @@ pub(crate) enum Op {
     Settle(Vec<Fact>),
     Config { stale: bool, rows: Vec<u8> },
     Remember { key: u8, whole: bool },
+    Expunge(Vec<(prop::sample::Index, Option<(u32, u16)>)>),
     Sync,
     Tend,
     Close,
@@ -126,6 +127,9 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         2 => (proptest::bool::weighted(0.2), proptest::collection::vec(any::<u8>(), 0..3))
             .prop_map(|(stale, rows)| Op::Config { stale, rows }),
         2 => (0..KEYS, any::<bool>()).prop_map(|(key, whole)| Op::Remember { key, whole }),
+        2 => proptest::collection::vec(
+            (any::<prop::sample::Index>(), proptest::option::of((1..=ENDPOINTS, 0..4_u16))), 0..4,
+        ).prop_map(Op::Expunge),
         1 => Just(Op::Sync),
         1 => Just(Op::Tend),
         1 => Just(Op::Close),
@@ -269,6 +273,7 @@ impl World {
                 let expected = self.reference.remember(key, now, answer.clone());
                 (expected, self.writer().remember(key, now, answer))
             }
+            Op::Expunge(wanted) => self.expunge(wanted),
             Op::Sync => (self.reference.sync(), self.writer().sync()),
             Op::Tend => {
                 let now = self.now;
@@ -315,6 +320,32 @@ impl World {
         }
         self.places.extend(batch.iter().map(|one| one.message.at));
         (expected, found)
+    }
+
+    fn expunge(
+        &mut self,
+        wanted: &[(prop::sample::Index, Option<(u32, u16)>)],
+    ) -> (Result<(), Error>, Result<(), Error>) {
+        let known = self.places.len();
+        let contents: Vec<Content> = wanted
+            .iter()
+            .filter_map(|(nth, attempt)| {
+                let at = self.places.get(nth.index(known.max(1))).copied()?;
+                Some(match attempt {
+                    None => Content::Payload(at),
+                    Some((endpoint, no)) => {
+                        let endpoint = EndpointNo(*endpoint);
+                        Content::Response(Delivery { at, endpoint }, *no)
+                    }
+                })
+            })
+            .collect();
+        let expected = self.reference.expunge(&contents);
+        let found = self.writer().expunge(&contents);
+        if let (Ok(expected), Ok(found)) = (&expected, &found) {
+            assert_eq!(expected, found, "{contents:?}");
+        }
+        (expected.map(drop), found.map(drop))
     }
 
     fn accept(&self, line: &Line) -> Accept {
@@ -560,7 +591,13 @@ fn idempotency(key: u8) -> IdempotencyKey {
     }
 }
 
-fn attempt(at: Position, endpoint: u32, no: u16, ended: Timestamp, verdict: u8) -> Attempt {
+pub(crate) fn attempt(
+    at: Position,
+    endpoint: u32,
+    no: u16,
+    ended: Timestamp,
+    verdict: u8,
+) -> Attempt {
     let failure = (verdict > 0).then_some(FailureKind::Reset);
     Attempt {
         at,

@@ -45,6 +45,7 @@ fn endpoint(url: &str, headers: BTreeMap<String, String>) -> Endpoint {
         old_secrets: Vec::new(),
         created: Timestamp::ZERO,
         updated: Timestamp::ZERO,
+        tenant: None,
         deleted: None,
     }
 }

@@ -1,0 +1,120 @@
+//! Taking content away on request, so that its bytes leave the disk (ADR 0321).
+//!
+//! Owns: the three steps. First a commit writes the record again without its content: from then on
+//! no reader sees it. Then padding makes the open journal full, because journals go as a whole and
+//! the old bytes stand in one. Then the key spaces are flushed, which lets the journals go, and the
+//! key spaces with content are rewritten, which leaves older versions of a key out.
+//!
+//! Invariant: the record keeps its place and everything but its content. Elsewhere: backups keep what
+//! they copied; messages out of retention ([`super::expire`]).
+
+use bytes::{Bytes, BytesMut};
+
+use super::spaces::{Space, Spaces, unreadable};
+use super::{FjallWriter, keys, message, record};
+use crate::model::{Delivery, EXPUNGED, Position};
+use crate::store::{Content, Error};
+
+/// Bytes of one padding. A commit of this size takes a few milliseconds.
+const PAD: usize = 1 << 20;
+/// A journal larger than this is closed at the next flush (the database's own figure is 64 MB).
+const JOURNAL: u64 = 65 << 20;
+
+type Row = (Space, Vec<u8>, Vec<u8>);
+
+/// Writes records again without their content, in one commit; answers which were there.
+pub(super) fn take_away(
+    writer: &mut FjallWriter,
+    contents: &[Content],
+) -> Result<Vec<bool>, Error> {
+    let mut commit = writer.start(contents.len());
+    let mut found = Vec::with_capacity(contents.len());
+    for content in contents {
+        let row = match *content {
+            Content::Payload(at) => without_payload(writer, at),
+            Content::Response(delivery, no) => without_response(writer, delivery, no),
+        };
+        // Nothing is written yet, whatever could not be read.
+        let row = row.map_err(|cause| Error::NotApplied(cause.to_string()))?;
+        found.push(row.is_some());
+        if let Some((space, key, value)) = row {
+            commit.put(writer.spaces(), space, &key, value);
+        }
+    }
+    writer.finish(commit, true)?;
+    Ok(found)
+}
+
+fn without_payload(writer: &FjallWriter, at: Position) -> Result<Option<Row>, Error> {
+    let key = at.bytes();
+    if at.seq == 0 || !writer.shared().is_retained(at) {
+        return Ok(None);
+    }
+    let Some(value) = stored(writer.spaces(), Space::Messages, &key)? else {
+        return Ok(None);
+    };
+    let mut message = message::decode(&key, &value)?;
+    message.expunge();
+    let mut out = BytesMut::with_capacity(message::size(&message));
+    message::encode(&message, &mut out)?;
+    Ok(Some((Space::Messages, key.to_vec(), out.to_vec())))
+}
+
+fn without_response(
+    writer: &FjallWriter,
+    delivery: Delivery,
+    no: u16,
+) -> Result<Option<Row>, Error> {
+    let space = if no == 1 {
+        Space::Attempts
+    } else {
+        Space::AttemptsLate
+    };
+    let key = keys::attempt(delivery.at, delivery.endpoint, no);
+    if no == 0 || !writer.shared().is_retained(delivery.at) {
+        return Ok(None);
+    }
+    let Some(value) = stored(writer.spaces(), space, &key)? else {
+        return Ok(None);
+    };
+    let mut attempt = record::read_attempt(&key, &value)?;
+    attempt.response = Bytes::from_static(EXPUNGED);
+    Ok(Some((space, key.to_vec(), record::attempt(&key, &attempt))))
+}
+
+fn stored(spaces: &Spaces, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
+    let value = spaces.of(space).get(key);
+    Ok(value.map_err(|error| unreadable(&error))?.map(Bytes::from))
+}
+
+/// Writes one padding; false = the journal is full enough to be closed at the next flush.
+pub(super) fn pad(writer: &mut FjallWriter) -> Result<bool, Error> {
+    let size = u64::try_from(PAD).unwrap_or(u64::MAX);
+    let written = writer.padded.saturating_add(size);
+    if written > JOURNAL {
+        writer.padded = 0;
+        return Ok(false);
+    }
+    let mut commit = writer.start(1);
+    let value = record::padding(keys::PADDING, PAD);
+    commit.put(writer.spaces(), Space::Meta, keys::PADDING, value);
+    writer.finish(commit, false)?;
+    writer.padded = written;
+    Ok(true)
+}
+
+/// Flushes everything, so that full journals go, and rewrites what may hold old content.
+pub(super) fn scrub(spaces: &Spaces) -> Result<(), Error> {
+    // Twice: the first flush closes the journal, the second lets it go.
+    for _ in 0..2 {
+        for space in Space::ALL {
+            let flushed = spaces.of(space).rotate_memtable_and_wait();
+            flushed.map_err(|error| unreadable(&error))?;
+        }
+    }
+    for space in [Space::Messages, Space::Attempts, Space::AttemptsLate] {
+        let rewritten = spaces.of(space).major_compact();
+        rewritten.map_err(|error| unreadable(&error))?;
+    }
+    Ok(())
+}
