@@ -60,6 +60,14 @@ async fn the_document_is_served_as_it_is_kept() {
     );
 }
 
+/// `whsec_` and 24 bytes.
+const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+
+fn source() -> Value {
+    let secrets = json!({ "secret": SECRET });
+    json!({"name": "x", "provider": "standard_webhooks", "appId": "acme", "secrets": secrets})
+}
+
 /// Calls with a body that is good enough to reach the object.
 fn body(operation: &Operation) -> Value {
     match operation.body.map(|(name, _)| name) {
@@ -70,6 +78,9 @@ fn body(operation: &Operation) -> Value {
         Some("EventExampleIn" | "MessagePrecheckIn") => json!({"eventType": "a"}),
         Some("MessageIn") => json!({"eventType": "a", "payload": {}}),
         Some("BulkExpungeIn") => json!({"ids": ["x"]}),
+        Some("SourceIn") => source(),
+        Some("SourceUpdate") => json!({"name": "x"}),
+        Some("SourceSecretRotateIn") => json!({"name": "secret", "secret": SECRET}),
         Some("WebhookChange") => json!({"description": "x"}),
         _ => json!({}),
     }
@@ -82,6 +93,7 @@ struct Foreign {
     message: String,
     key: String,
     webhook: String,
+    source: String,
 }
 
 impl Foreign {
@@ -101,7 +113,11 @@ impl Foreign {
             .expect(201)
             .await
             .json();
+        let mut wanted = source();
+        wanted["appId"] = json!("theirs");
+        let source = gateway.post("/source", &wanted).expect(201).await.json();
         Self {
+            source: source["id"].as_str().unwrap().to_owned(),
             endpoint: gateway.endpoint("theirs", "one").await,
             message: gateway.message("theirs", "a").await,
             key: made_key["apiKey"]["id"].as_str().unwrap().to_owned(),
@@ -120,6 +136,7 @@ impl Foreign {
             .replace("{attempt_id}", attempt)
             .replace("{task_id}", task)
             .replace("{key_id}", &self.key)
+            .replace("{source_id}", &self.source)
             .replace("{id}", &self.webhook)
     }
 }
@@ -255,6 +272,11 @@ const BY_HAND: &[(&str, &str)] = &[
     ("POST /stats/usage/app", "appIds"),
     // A secret must decode to 24 to 64 bytes as well.
     ("POST /app/{app_id}/endpoint", "secret"),
+    // They must name a provider, or be addresses.
+    ("POST /source", "provider"),
+    ("POST /source", "allowedIps"),
+    ("PUT /source/{source_id}", "allowedIps"),
+    ("PATCH /source/{source_id}", "allowedIps"),
     // A name is also the name of a folder.
     ("POST /admin/backup", "name"),
 ];
@@ -264,6 +286,8 @@ async fn every_limit_of_the_document_is_exact() {
     let gateway = Gateway::start().await;
     let app = gateway.app("acme").await;
     let endpoint = gateway.endpoint("acme", "one").await;
+    let made = gateway.post("/source", &source()).expect(201).await.json();
+    let source_id = made["id"].as_str().unwrap().to_owned();
     let kind = json!({"name": "kind", "description": ""});
     gateway.post("/event-type", &kind).expect(201).await;
     let document: Value = serde_json::from_slice(openapi::text()).unwrap();
@@ -291,6 +315,7 @@ async fn every_limit_of_the_document_is_exact() {
                         .path
                         .replace("{app_id}", &app)
                         .replace("{endpoint_id}", &endpoint)
+                        .replace("{source_id}", &source_id)
                         .replace("{event_type_name}", "kind");
                     let request = gateway.call(operation.method, &path).json(&sent);
                     let is_tenant = path.starts_with("/webhooks") || path.starts_with("/crm");
