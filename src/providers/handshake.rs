@@ -45,7 +45,7 @@ pub enum Handshake {
 pub struct Answer {
     /// What to send.
     pub reply: Reply,
-    /// Whether the signature must be good first ([`super::verify`]).
+    /// Whether the signature must be good first ([`super::verify()`]).
     pub verify_first: bool,
     /// A secret that came with the handshake: to be stored before the answer is sent, under the name
     /// that [`Manifest::delivered_secret`] says.
