@@ -209,6 +209,9 @@ impl FjallWriter {
             if let Err(error) = batch.commit() {
                 return Err(self.die("commit failed", &error));
             }
+            if synced {
+                self.probe()?;
+            }
         }
         if self.planned.take().is_some() {
             self.dead = true;
@@ -219,6 +222,12 @@ impl FjallWriter {
             self.note_durable();
         }
         Ok(())
+    }
+
+    /// After a sync: nothing may be acknowledged if the file system gave up meanwhile.
+    fn probe(&mut self) -> Result<(), Error> {
+        let taken = self.parts.dir.probe();
+        taken.map_err(|error| self.die("the file system takes no more writes", &error))
     }
 
     fn put_markers(&self, commit: &mut Commit, next: &BatchRecord) {
@@ -477,6 +486,7 @@ impl Writer for FjallWriter {
         {
             return Err(self.die("fsync failed", &error));
         }
+        self.probe()?;
         if self.planned.take().is_some() {
             self.dead = true;
             return Err(Error::Doubtful(String::from("a planned fault")));
