@@ -118,6 +118,13 @@ impl Directory {
         Ok(())
     }
 
+    /// Bytes that are free on its file system for who is not root.
+    pub(super) fn free(&self) -> Result<u64, Error> {
+        let stat = rustix::fs::statvfs(&self.path);
+        let stat = stat.map_err(|error| super::on_disk("ask for free space", &error.into()))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
     pub(super) fn database(&self) -> PathBuf {
         self.path.join("db")
     }

@@ -538,11 +538,9 @@ impl Writer for FjallWriter {
         let db = &self.parts.spaces.db;
         let used = db.disk_space();
         let journals = db.journal_disk_space();
-        let stat = rustix::fs::statvfs(&self.parts.dir.path);
-        let stat = stat.map_err(|error| super::on_disk("ask for free space", &error.into()))?;
         Ok(Figures {
             used: used.map_err(|error| super::spaces::unreadable(&error))?,
-            free: stat.f_bavail.saturating_mul(stat.f_frsize),
+            free: self.parts.dir.free()?,
             journals: u64::try_from(db.journal_count()).unwrap_or(u64::MAX),
             journal_bytes: journals.map_err(|error| super::spaces::unreadable(&error))?,
         })
