@@ -173,7 +173,7 @@ async fn an_example_goes_to_the_one_endpoint_and_nowhere_else() {
         .await
         .json();
     assert_eq!(sent["payload"], json!({"email": "first@example.com"}));
-    let handed = past.gateway.handed.lock().clone();
+    let handed = past.gateway.handed_on(1).await;
     let targets: Vec<_> = handed.iter().flat_map(|m| m.targets.clone()).collect();
     assert_eq!(targets, [past.endpoint("one")]);
     let second = json!({"eventType": "user.new", "exampleIndex": 1});

@@ -33,6 +33,8 @@ use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
 
+use crate::kit::{SOON, eventually};
+
 pub(crate) const ADMIN: &str = "an-operator-key-of-more-than-32-characters";
 /// 2026-01-05T08:15:30.120Z
 pub(crate) const START: u64 = 1_767_600_930_120;
@@ -356,6 +358,15 @@ impl Gateway {
             handed,
             key_set,
         }
+    }
+
+    /// What was handed to the scheduler, once it is `least` messages: an answer may overtake them.
+    pub(crate) async fn handed_on(&self, least: usize) -> Vec<Arc<Message>> {
+        eventually("messages are handed on", SOON, async || {
+            let handed = self.handed.lock().clone();
+            (handed.len() >= least).then_some(handed)
+        })
+        .await
     }
 
     /// A call with the operator's key. Paths are below `/api/v1` unless they begin with `/api/`, or
