@@ -192,6 +192,20 @@ impl Gateway {
     /// Ends the process, starts it again on the same data and port, and answers how long it was
     /// until it was ready, counted from the start.
     pub(crate) fn restart(&self, end: End) -> anyhow::Result<Duration> {
+        self.end(end)?;
+        self.start_again()
+    }
+
+    /// Starts the process that [`Gateway::end`] ended, and answers how long it was until it was ready.
+    pub(crate) fn start_again(&self) -> anyhow::Result<Duration> {
+        let begin = Instant::now();
+        self.spawn()?;
+        self.wait_ready()?;
+        Ok(begin.elapsed())
+    }
+
+    /// Ends the process and waits until it is gone.
+    pub(crate) fn end(&self, end: End) -> anyhow::Result<()> {
         let mut child = self
             .child
             .lock()
@@ -219,10 +233,7 @@ impl Gateway {
         let mut ended = self.ended.lock();
         *ended = last.and_ended(*ended);
         drop(ended);
-        let begin = Instant::now();
-        self.spawn()?;
-        self.wait_ready()?;
-        Ok(begin.elapsed())
+        Ok(())
     }
 
     /// SIGTERM, then waits for a clean end.

@@ -29,6 +29,9 @@ pub(crate) struct Ledger {
     pub(crate) by_behaviour: Vec<(Behaviour, Histogram)>,
     /// First and last delivery through the gate, unix microseconds, and how many.
     pub(crate) gate: Option<Passed>,
+    /// First delivery through the gate at or after the time that [`Ledger::watch`] was told.
+    pub(crate) first_after: Option<u64>,
+    watched_from: Option<u64>,
     /// Requests that got no 2xx.
     pub(crate) turned_away: u64,
     /// Requests whose body or path is none of ours.
@@ -76,6 +79,12 @@ impl Ledger {
         self.window = Some(window);
     }
 
+    /// Notes the next delivery through the gate from this time on, unix microseconds.
+    pub(crate) fn watch(&mut self, from: u64) {
+        self.watched_from = Some(from);
+        self.first_after = None;
+    }
+
     /// Counts the 2xx of this endpoint for a message.
     pub(crate) fn delivered(
         &mut self,
@@ -99,6 +108,9 @@ impl Ledger {
             });
             passed.last = now;
             passed.count += 1;
+            if self.watched_from.is_some_and(|from| now >= from) {
+                self.first_after.get_or_insert(now);
+            }
         }
         let Some(window) = self.window else { return };
         self.timeline.count(now, 1);
@@ -185,6 +197,19 @@ mod tests {
         let only_first = ledger.check(&[0, 1], |_, slot| slot == 0);
         assert_eq!((only_first.expected, only_first.lost), (2, 0));
         assert_eq!((ledger.delivered, ledger.distinct), (5, 4));
+    }
+
+    #[test]
+    fn the_first_delivery_after_a_restart_is_noted() {
+        let mut ledger = Ledger::new(1);
+        ledger.delivered(stamp(0), (Behaviour::Gate, 0), 5);
+        assert_eq!(ledger.first_after, None);
+        ledger.watch(10);
+        ledger.delivered(stamp(1), (Behaviour::Gate, 0), 9);
+        ledger.delivered(stamp(2), (Behaviour::Fast, 0), 11);
+        ledger.delivered(stamp(3), (Behaviour::Gate, 0), 12);
+        ledger.delivered(stamp(4), (Behaviour::Gate, 0), 13);
+        assert_eq!(ledger.first_after, Some(12));
     }
 
     #[test]

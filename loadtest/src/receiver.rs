@@ -168,6 +168,11 @@ impl Receiver {
         self.shared.ledger.lock().measure(window);
     }
 
+    /// Notes the next delivery through the gate from this time on, unix microseconds.
+    pub(crate) fn watch(&self, from: u64) {
+        self.shared.ledger.lock().watch(from);
+    }
+
     /// Opens or closes the gate of all `gate` endpoints; it is open at first.
     pub(crate) fn set_gate(&self, open: bool) {
         self.shared.gate_open.store(open, Ordering::Relaxed);

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::ceiling::Ceilings;
 use crate::hist::{Histogram, Summary};
 use crate::machine::Machine;
+use crate::scenario::Point;
 use crate::scenario::measure::{Judged, Measures, Spread, spread};
 use crate::timeline::Line;
 
@@ -42,6 +43,9 @@ pub(crate) struct Outcome {
     pub(crate) load: String,
     /// Settings of the gateway that differ from its defaults.
     pub(crate) settings: Vec<String>,
+    /// Where it stands on a curve.
+    #[serde(default)]
+    pub(crate) point: Option<Point>,
     pub(crate) runs: Vec<Run>,
     pub(crate) bars: Vec<Judged>,
 }

@@ -249,6 +249,7 @@ fn outcome(scenario: &Scenario, target: &Target) -> anyhow::Result<Outcome> {
         about: scenario.about.clone(),
         load: describe(scenario, target)?,
         settings,
+        point: scenario.point.clone(),
         runs: Vec::new(),
         bars: Vec::new(),
     })
@@ -306,6 +307,7 @@ fn describe(scenario: &Scenario, target: &Target) -> anyhow::Result<String> {
         load.warm_up
     );
     let backlog = scenario.backlog.map_or(0, |backlog| backlog.messages);
+    let history = scenario.history.map_or(0, |history| history.messages);
     for (given, more) in [
         (load.batch > 0, format!("NDJSON batches of {}", load.batch)),
         (!load.keep_alive, "a connection for each request".to_owned()),
@@ -317,6 +319,7 @@ fn describe(scenario: &Scenario, target: &Target) -> anyhow::Result<String> {
             format!("{} of the messages wanted by nobody", load.unwanted),
         ),
         (backlog > 0, format!("a backlog of {backlog}")),
+        (history > 0, format!("{history} stored before")),
         (scenario.restart.is_some(), "restarts".to_owned()),
     ] {
         if given {

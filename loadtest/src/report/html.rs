@@ -20,6 +20,7 @@ pub(crate) fn page(record: &Record) -> String {
     head(&mut out, record);
     overview(&mut out, record);
     bars(&mut out, record);
+    out += &super::curve::sections(record);
     for outcome in &record.results {
         scenario(&mut out, outcome);
     }

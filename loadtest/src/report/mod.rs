@@ -1,7 +1,8 @@
 //! What is printed and written. The only file that prints results.
 //!
-//! Elsewhere: the tables (`table`), the page (`html`) and its plots (`plot`).
+//! Elsewhere: the tables (`table`), the page (`html`), its plots (`plot`) and curves (`curve`).
 
+mod curve;
 pub(crate) mod html;
 mod plot;
 pub(crate) mod table;

@@ -4,16 +4,21 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use super::{Stage, Target};
 use crate::adapter::Step;
+use crate::gateway::End;
 use crate::generator::Load;
 use crate::population::Api;
 use crate::scenario::{BacklogPlan, Hold, RestartPlan, Scenario};
 
 /// How often it looks whether the load is over.
 const LOOK: Duration = Duration::from_millis(5);
+/// Longest wait for the first delivery of a backlog that was let go.
+const FIRST_WITHIN: Duration = Duration::from_secs(60);
+/// So long the receiver gets to read what a killed gateway has sent.
+const READ_OUT: Duration = Duration::from_millis(200);
 
 /// Acts beside the load.
 pub(super) struct Director<'a> {
@@ -33,6 +38,8 @@ pub(super) struct Directed {
     pub(super) restarts: Vec<Duration>,
     /// Unix microseconds at which the backlog was let go.
     pub(super) released: Option<u64>,
+    /// Unix microseconds at which the process was started with what was left of it.
+    pub(super) started: Option<u64>,
 }
 
 impl<'a> Director<'a> {
@@ -60,6 +67,9 @@ impl<'a> Director<'a> {
             done.released = Some(self.stage.clock.now());
             self.note(&mut done, "backlog let go");
             Self::release(self.stage, self.target, backlog.how)?;
+            if backlog.restart {
+                self.restart_in_backlog(&mut done)?;
+            }
         }
         if let Some(restart) = self.restart {
             let mut next = begin + restart.every;
@@ -71,6 +81,32 @@ impl<'a> Director<'a> {
             }
         }
         Ok(done)
+    }
+
+    /// Kills the gateway when the backlog has begun to move, and starts it with what is left.
+    fn restart_in_backlog(&self, done: &mut Directed) -> anyhow::Result<()> {
+        let deadline = Instant::now() + FIRST_WITHIN;
+        while self
+            .stage
+            .receiver
+            .with_ledger(|ledger| ledger.gate.is_none())
+        {
+            if Instant::now() > deadline {
+                bail!("the backlog did not begin to drain within {FIRST_WITHIN:?}");
+            }
+            std::thread::sleep(LOOK);
+        }
+        self.note(done, "killed");
+        self.stage.gateway.end(End::Kill)?;
+        // What the dead process had sent is read out of the sockets before the new one is timed.
+        std::thread::sleep(READ_OUT);
+        let started = self.stage.clock.now();
+        self.stage.receiver.watch(started);
+        done.started = Some(started);
+        self.note(done, "started");
+        done.restarts.push(self.stage.gateway.start_again()?);
+        self.note(done, "ready");
+        Ok(())
     }
 
     fn note(&self, done: &mut Directed, what: &str) {

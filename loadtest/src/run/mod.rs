@@ -41,6 +41,9 @@ const STUCK: Duration = Duration::from_secs(20);
 /// A backlog is filled in batches of so many.
 const FILL_BATCH: u64 = 100;
 const FILL_WITHIN: Duration = Duration::from_secs(1800);
+/// The gateway is at rest when it uses less than a tenth of a core for so long.
+const REST: Duration = Duration::from_secs(1);
+const REST_WITHIN: Duration = Duration::from_secs(300);
 
 /// What is measured, and with what.
 pub(crate) struct Target {
@@ -68,9 +71,19 @@ impl Target {
 
     /// The payloads of a scenario, enveloped for this gateway.
     pub(crate) fn payloads(&self, scenario: &Scenario, batch: bool) -> anyhow::Result<Payloads> {
+        self.payloads_with(scenario, batch, scenario.load.unwanted)
+    }
+
+    /// The same with another share of messages that nobody wants.
+    fn payloads_with(
+        &self,
+        scenario: &Scenario,
+        batch: bool,
+        unwanted_share: f64,
+    ) -> anyhow::Result<Payloads> {
         let payloads = Payloads::new(&scenario.sizes(), scenario.payload.filling, self.seed)?;
         let (wanted, unwanted) = self.adapter.envelopes(batch)?;
-        let per_mille = crate::hist::whole(scenario.load.unwanted * 1000.0);
+        let per_mille = crate::hist::whole(unwanted_share * 1000.0);
         Ok(payloads.enveloped(wanted, unwanted, per_mille))
     }
 
@@ -211,6 +224,7 @@ impl Stage {
         pace: Pace,
         label: &str,
     ) -> anyhow::Result<Measured> {
+        self.store_history(target, scenario, label)?;
         let first = self.fill(target, scenario, label)?;
         let batch = scenario.load.batch > 0;
         let payloads = Arc::new(target.payloads(scenario, batch)?);
@@ -247,31 +261,81 @@ impl Stage {
             "{label}: filling a backlog of {}\n",
             backlog.messages
         ));
+        let values = self.values.get(..1).unwrap_or_default();
+        self.put_in(
+            target,
+            scenario,
+            values,
+            backlog.messages,
+            scenario.load.unwanted,
+        )
+    }
+
+    /// Accepts what the store is to hold before the load, and waits until the gateway is at rest.
+    fn store_history(
+        &self,
+        target: &Target,
+        scenario: &Scenario,
+        label: &str,
+    ) -> anyhow::Result<()> {
+        let Some(history) = scenario.history else {
+            return Ok(());
+        };
+        let stored = history.messages;
+        crate::watch::progress(&format!("{label}: storing {stored} messages\n"));
+        self.put_in(target, scenario, self.loaded(), stored, 1.0)?;
+        let deadline = Instant::now() + REST_WITHIN;
+        let cpu = || {
+            self.gateway
+                .usages()
+                .values()
+                .map(|usage| usage.cpu)
+                .sum::<Duration>()
+        };
+        loop {
+            let before = cpu();
+            std::thread::sleep(REST);
+            if cpu().saturating_sub(before) < REST / 10 {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "the gateway does not come to rest within {REST_WITHIN:?} after {stored} messages"
+                );
+            }
+        }
+    }
+
+    /// Sends so many messages as fast as they are taken; answers how many that were.
+    fn put_in(
+        &self,
+        target: &Target,
+        scenario: &Scenario,
+        values: &[Values],
+        messages: u64,
+        unwanted: f64,
+    ) -> anyhow::Result<u64> {
         let batch = target.adapter.knows_batches();
         let (form, connections) = if batch {
-            (Form::Batch(FILL_BATCH.min(backlog.messages.max(1))), 8)
+            (Form::Batch(FILL_BATCH.min(messages.max(1))), 8)
         } else {
             (Form::Message, 64)
         };
-        let values = self.values.get(..1).unwrap_or_default();
         let paths = self.paths(target, values, batch)?;
         let load = Load {
             dialect: target.adapter.dialect(&self.gateway.key, batch)?,
             connections,
             form,
-            limit: Some(backlog.messages),
+            limit: Some(messages),
             retry: true,
             ..Load::new(self.gateway.address, paths, FILL_WITHIN)
         };
-        let payloads = Arc::new(target.payloads(scenario, batch)?);
+        let payloads = Arc::new(target.payloads_with(scenario, batch, unwanted)?);
         let filled = drive(&load, &payloads, self.clock, |_| {})?;
         let count = u64::try_from(filled.acked.len())?;
-        if count < backlog.messages || filled.failed > 0 || !filled.refused.is_empty() {
+        if count < messages || filled.failed > 0 || !filled.refused.is_empty() {
             let why = filled.first_error.unwrap_or_default();
-            bail!(
-                "only {count} of {} messages of the backlog were accepted: {why}",
-                backlog.messages
-            );
+            bail!("only {count} of {messages} messages were accepted before the load: {why}");
         }
         Ok(count)
     }

@@ -88,6 +88,10 @@ impl Stage {
             let rate = passed.count as f64 / span(released, passed.last);
             measures.extend(named([("backlog_per_second", rate)]));
         }
+        if let (Some(started), Some(first)) = (measured.directed.started, ledger.first_after) {
+            let waited = span(started, first) * 1e3;
+            measures.extend(named([("first_delivery_ms", waited)]));
+        }
         if let Some(longest) = measured.directed.restarts.iter().max() {
             measures.extend(named([("restart_ms", longest.as_secs_f64() * 1e3)]));
         }

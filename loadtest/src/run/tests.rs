@@ -320,6 +320,75 @@ fn a_backlog_drains_beside_the_load_however_it_was_held() {
 }
 
 #[test]
+fn a_start_with_a_backlog_is_timed_to_its_first_delivery() {
+    let text = r#"
+        name = "pending"
+        title = "Pending"
+        about = "killed while two thousand drain"
+        drain = "30s"
+        [load]
+        pace = { kind = "open", rate = 20.0 }
+        connections = 2
+        warm_up = "100ms"
+        duration = "2s"
+        idempotency = true
+        retry = true
+        [population]
+        applications = 2
+        [backlog]
+        messages = 2000
+        how = "paused"
+        restart = true
+    "#;
+    let record = measured(&[text], &ONCE);
+    let waited = value(&record, "first_delivery_ms");
+    assert!(waited > 0.0 && waited < 60_000.0, "{waited}");
+    assert!(value(&record, "restart_ms") > 0.0);
+    assert_eq!(value(&record, "delivered_share"), 1.0);
+    let events: Vec<_> = run_of(&record).events.iter().map(|one| &one.1).collect();
+    assert_eq!(events, ["backlog let go", "killed", "started", "ready"]);
+}
+
+#[test]
+fn a_sweep_over_the_history_makes_a_curve_of_stores_that_hold_more() {
+    let text = r#"
+        name = "stored"
+        title = "Stored"
+        about = "what lies there already"
+        [load]
+        pace = { kind = "open", rate = 50.0 }
+        connections = 2
+        warm_up = "0s"
+        duration = "1s"
+        [history]
+        messages = 1
+        [sweep]
+        over = "history"
+        values = [10, 3000]
+        [[expect]]
+        measure = "accepted_per_second"
+        of = "scenario:first"
+        at_least = 0.5
+    "#;
+    let dir = tempfile::tempdir().unwrap();
+    let scenarios = Scenario::parse(text).unwrap().points().unwrap();
+    let record = set::measure(&scenarios, &target(dir.path()), &ONCE).unwrap();
+    assert_eq!(record.faults(), Vec::<String>::new());
+    let (small, large) = (&record.results[0], &record.results[1]);
+    assert_eq!(
+        (small.name.as_str(), large.name.as_str()),
+        ("stored-10", "stored-3000")
+    );
+    assert!(large.bars[0].held, "{:?}", large.bars);
+    assert_eq!(large.point.as_ref().unwrap().value, 3000);
+    // Only the load is delivered and counted.
+    for outcome in [small, large] {
+        assert_eq!(outcome.spread("delivered_share").unwrap().median, 1.0);
+        assert!(outcome.runs[0].delivery.summary.count < 100);
+    }
+}
+
+#[test]
 fn a_scaled_scenario_that_refers_to_another_uses_its_rate() {
     let base = r#"
         name = "base"

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use super::Scenario;
 
 /// Name of the file and its text, in the order in which a set runs.
-const BUILT_IN: [(&str, &str); 20] = [
+const BUILT_IN: [(&str, &str); 26] = [
     (
         "ingest-ceiling",
         include_str!("../../scenarios/ingest-ceiling.toml"),
@@ -68,6 +68,30 @@ const BUILT_IN: [(&str, &str); 20] = [
     ("ramp", include_str!("../../scenarios/ramp.toml")),
     ("restart", include_str!("../../scenarios/restart.toml")),
     ("soak", include_str!("../../scenarios/soak.toml")),
+    (
+        "curve-stored",
+        include_str!("../../scenarios/curve-stored.toml"),
+    ),
+    (
+        "curve-endpoints",
+        include_str!("../../scenarios/curve-endpoints.toml"),
+    ),
+    (
+        "curve-fan-out",
+        include_str!("../../scenarios/curve-fan-out.toml"),
+    ),
+    (
+        "curve-pending",
+        include_str!("../../scenarios/curve-pending.toml"),
+    ),
+    (
+        "curve-rate",
+        include_str!("../../scenarios/curve-rate.toml"),
+    ),
+    (
+        "pending-100k",
+        include_str!("../../scenarios/pending-100k.toml"),
+    ),
 ];
 
 /// All that are compiled in.
@@ -113,8 +137,26 @@ pub(crate) fn select(all: &[Scenario], names: &[String]) -> anyhow::Result<Vec<S
         .map(|scenario| scenario.name.clone())
         .collect();
     let names = if names.is_empty() { &standard } else { names };
+    let mut points = Vec::new();
+    for scenario in all {
+        points.extend(scenario.points()?);
+    }
     for name in names {
-        add(all, name, &mut chosen, &mut Vec::new())?;
+        let swept = all
+            .iter()
+            .find(|one| one.name == *name && one.sweep.is_some());
+        let of_curve = |one: &&Scenario| one.point.as_ref().is_some_and(|at| at.curve == *name);
+        let wanted: Vec<&str> = match swept {
+            Some(_) => points
+                .iter()
+                .filter(of_curve)
+                .map(|one| one.name.as_str())
+                .collect(),
+            None => vec![name.as_str()],
+        };
+        for one in wanted {
+            add(&points, one, &mut chosen, &mut Vec::new())?;
+        }
     }
     Ok(chosen)
 }

@@ -51,7 +51,7 @@ const fn rate(name: &'static str, ceiling: &'static str, about: &'static str) ->
 }
 
 /// All of them.
-pub(crate) const KINDS: [Kind; 33] = {
+pub(crate) const KINDS: [Kind; 34] = {
     use Better::{Higher, Lower, Neither};
     [
         rate(
@@ -134,6 +134,12 @@ pub(crate) const KINDS: [Kind; 33] = {
             Lower,
             false,
             "longest time from a start of the process to ready, under load",
+        ),
+        kind(
+            "first_delivery_ms",
+            Lower,
+            false,
+            "from a start of the process with a backlog to the first delivery of it",
         ),
         kind(
             "gateway_cpu_us",

@@ -7,6 +7,7 @@
 pub(crate) mod library;
 pub(crate) mod measure;
 mod plan;
+mod sweep;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::population::{Mix, Population};
 use crate::sizes::Sizes;
 use measure::Bar;
 pub(crate) use plan::{PacePlan, SizePlan, duration, seconds};
+pub(crate) use sweep::{Point, Sweep};
 
 /// One file.
 #[derive(Debug, Clone, Deserialize)]
@@ -43,6 +45,12 @@ pub(crate) struct Scenario {
     pub(crate) gateway: BTreeMap<String, String>,
     pub(crate) restart: Option<RestartPlan>,
     pub(crate) backlog: Option<BacklogPlan>,
+    pub(crate) history: Option<HistoryPlan>,
+    /// The scenario stands for several, one for each value.
+    pub(crate) sweep: Option<Sweep>,
+    /// Which of them this one is.
+    #[serde(skip)]
+    pub(crate) point: Option<Point>,
     /// Longest wait for the rest after the load.
     #[serde(default = "default_drain", deserialize_with = "seconds")]
     pub(crate) drain: Duration,
@@ -131,6 +139,16 @@ pub(crate) struct RestartPlan {
 pub(crate) struct BacklogPlan {
     pub(crate) messages: u64,
     pub(crate) how: Hold,
+    /// The gateway is killed and started again when the backlog has begun to drain.
+    #[serde(default)]
+    pub(crate) restart: bool,
+}
+
+/// Messages that nobody wants, accepted before the load: what the store holds already.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HistoryPlan {
+    pub(crate) messages: u64,
 }
 
 /// Why the endpoints of a backlog take nothing.
@@ -233,6 +251,13 @@ impl Scenario {
             every.is_none_or(|every| every >= Duration::from_millis(100)),
             "restart.every must be 100ms or more",
         );
+        check(
+            self.history.is_none_or(|history| history.messages > 0),
+            "history.messages must not be 0",
+        );
+        if let Some(sweep) = &self.sweep {
+            wrong.extend(sweep.mistakes(self));
+        }
         wrong.extend(load.pace.mistakes());
         wrong.extend(self.payload.size.mistakes());
         if let Err(error) = Mix::parse(&self.population.behaviours) {
@@ -261,6 +286,9 @@ impl Scenario {
         }
         if let Some(backlog) = &mut self.backlog {
             backlog.messages = count(backlog.messages, scale.backlog);
+        }
+        if let Some(history) = &mut self.history {
+            history.messages = count(history.messages, scale.backlog);
         }
         let shortest = Duration::from_secs(1);
         let load = &mut self.load;
@@ -305,7 +333,7 @@ impl Scenario {
         if self.population.disabled {
             choices.push(Choice::Disabled);
         }
-        if self.load.unwanted > 0.0 {
+        if self.load.unwanted > 0.0 || self.history.is_some() {
             choices.push(Choice::Filtered);
         }
         Ok(Population {
@@ -330,6 +358,8 @@ impl Scenario {
         let backlog = self.backlog.map_or(0, |backlog| backlog.messages);
         // Filled at 50,000 a second, drained at 10,000.
         let backlog = Duration::from_micros(backlog * 120);
+        let history = self.history.map_or(0, |history| history.messages);
+        let backlog = backlog + Duration::from_micros(history * 12);
         let around = Duration::from_secs(3);
         self.load.warm_up + self.load.duration + set_up + backlog + around + ceilings * 4
     }
