@@ -1,18 +1,17 @@
 //! What accepting a message costs, without a disk and without a socket.
 //!
 //! `parse/N` reads a body with an N-byte payload, nesting bound included.
-//! `request/1KiB` is a whole request: router, key, body, routing to 3 of 100 endpoints, commit thread
+//! `request/1KiB` is a whole request: front, key, body, routing to 3 of 100 endpoints, commit thread
 //! over the in-memory store, answer. One request at a time, so it holds two thread hand-overs.
 #![expect(clippy::expect_used, reason = "a benchmark may stop")]
 
 use std::hint::black_box;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use http::Request;
-use posthaste::api::{self, ApiState};
+use posthaste::api::{self, ApiState, Front};
 use posthaste::auth::{self, Auth, Entropy};
 use posthaste::base::{Clock, SystemClock, task};
 use posthaste::config::Config;
@@ -72,7 +71,7 @@ fn parsing(bench: &mut Criterion) {
 }
 
 /// The API over the in-memory store; what is committed is thrown away.
-fn gateway() -> Router {
+fn gateway() -> Front {
     let config = Config::default();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let (writer, reader) = Model::new().open();
@@ -121,7 +120,7 @@ fn gateway() -> Router {
         Arc::clone(&reader),
         Arc::clone(&directory),
     );
-    api::router(Arc::new(ApiState::new(api::Parts {
+    api::front(Arc::new(ApiState::new(api::Parts {
         auth,
         ingest,
         inbound,
@@ -139,15 +138,15 @@ fn gateway() -> Router {
     })))
 }
 
-async fn post(router: &Router, path: &str, body: String) -> u16 {
+async fn post(front: &Front, path: &str, body: String) -> u16 {
     let request = Request::post(path)
         .header("authorization", format!("Bearer {KEY}"))
         .header("content-type", "application/json")
         .header("content-length", body.len())
         .body(Body::from(body))
         .expect("a good request");
-    let answer = router.clone().oneshot(request).await;
-    answer.expect("a router never fails").status().as_u16()
+    let answer = front.clone().oneshot(request).await;
+    answer.expect("the front never fails").status().as_u16()
 }
 
 fn request(bench: &mut Criterion) {
@@ -155,10 +154,10 @@ fn request(bench: &mut Criterion) {
         .enable_all()
         .build()
         .expect("a runtime can be built");
-    let router = runtime.block_on(async {
-        let router = gateway();
+    let front = runtime.block_on(async {
+        let front = gateway();
         post(
-            &router,
+            &front,
             "/api/v1/app",
             r#"{"name":"a","uid":"a"}"#.to_owned(),
         )
@@ -170,16 +169,16 @@ fn request(bench: &mut Criterion) {
                 "user.made"
             };
             let body = format!(r#"{{"url":"https://e{n}.example/","eventTypes":["{types}"]}}"#);
-            assert_eq!(post(&router, "/api/v1/app/a/endpoint", body).await, 201);
+            assert_eq!(post(&front, "/api/v1/app/a/endpoint", body).await, 201);
         }
-        router
+        front
     });
     let body = body(1 << 10);
     let mut group = bench.benchmark_group("request");
     group.sample_size(20);
     group.bench_function("1KiB", |bench| {
         bench.iter(|| {
-            let sent = post(&router, "/api/v1/app/a/msg", body.clone());
+            let sent = post(&front, "/api/v1/app/a/msg", body.clone());
             assert_eq!(runtime.block_on(sent), 202);
         });
     });

@@ -19,7 +19,7 @@ use posthaste::model::{
 use posthaste::store::fjall::Store;
 use posthaste::store::{Accept, Settlement, Writer};
 
-const GROUPS: [usize; 4] = [1, 16, 64, 256];
+const GROUPS: [usize; 5] = [1, 16, 64, 256, 1024];
 
 fn accept(app: u32, ms: u64) -> Accept {
     Accept {

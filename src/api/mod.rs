@@ -19,6 +19,7 @@ mod event_type;
 mod events;
 mod example;
 mod explain;
+mod front;
 #[doc(hidden)]
 pub mod fuzzing;
 mod history;
@@ -64,6 +65,7 @@ use crate::schedule;
 use crate::store::Reader;
 
 pub use error::Code;
+pub use front::Front;
 
 /// What the API works with.
 pub struct Parts {
@@ -175,6 +177,11 @@ impl std::ops::Deref for ApiState {
 /// fallback of their own.
 pub fn router(state: Arc<ApiState>) -> Router {
     routes::all().with_state(state)
+}
+
+/// The same as a service, in which accepting a message takes the short way.
+pub fn front(state: Arc<ApiState>) -> Front {
+    Front::new(router(Arc::clone(&state)), state)
 }
 
 /// Every path below `/api/v1`, for comparing them with the description.

@@ -41,11 +41,40 @@ pub(super) struct Cx {
     pub(super) state: Arc<ApiState>,
     pub(super) principal: Principal,
     pub(super) now: Timestamp,
-    params: Vec<(Arc<str>, String)>,
+    params: Params,
     uri: http::Uri,
     pub(super) headers: HeaderMap,
     /// Never locked, only reached through `&mut`: it makes the whole shareable between threads.
     body: Mutex<Body>,
+}
+
+/// What the path says, decoded.
+pub(super) enum Params {
+    /// As the router found them.
+    Routed(Vec<(Box<str>, String)>),
+    /// `app_id` and nothing else.
+    App(String),
+}
+
+impl Params {
+    fn of(routed: &RawPathParams) -> Self {
+        Self::Routed(
+            routed
+                .iter()
+                .map(|(k, v)| (k.into(), v.to_owned()))
+                .collect(),
+        )
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        match self {
+            Self::Routed(all) => {
+                let found = all.iter().find(|(key, _)| key.as_ref() == name);
+                found.map(|(_, value)| value.as_str())
+            }
+            Self::App(app) => (name == "app_id").then_some(app.as_str()),
+        }
+    }
 }
 
 /// What a handler gives.
@@ -81,7 +110,8 @@ where
             async move {
                 let meters = Arc::clone(&state);
                 let uri = request.uri().clone();
-                let answer = match enter(state, params.ok().as_ref(), request, scope.as_ref()) {
+                let params = params.ok().as_ref().map(Params::of);
+                let answer = match routed(state, params, request, scope.as_ref()) {
                     Err(problem) => Err(problem),
                     Ok(cx) => match replay {
                         Replay::Stored => idempotency::once(cx, handler).await,
@@ -128,9 +158,26 @@ where
     on(MethodFilter::GET, scope, Replay::Own, handler)
 }
 
-fn enter(
+fn routed(
     state: Arc<ApiState>,
-    params: Option<&RawPathParams>,
+    params: Option<Params>,
+    request: Request,
+    scope: Option<&Scope>,
+) -> Result<Cx, Problem> {
+    let is_readable = params.is_some();
+    let params = params.unwrap_or_else(|| Params::Routed(Vec::new()));
+    let cx = enter(state, params, request, scope)?;
+    if is_readable {
+        return Ok(cx);
+    }
+    let detail = "The path is not valid UTF-8 when decoded.";
+    Err(Problem::new(Code::Generic, detail))
+}
+
+/// Credential and scope come first, whatever else is wrong.
+pub(super) fn enter(
+    state: Arc<ApiState>,
+    params: Params,
     request: Request,
     scope: Option<&Scope>,
 ) -> Result<Cx, Problem> {
@@ -143,12 +190,6 @@ fn enter(
         );
         return Err(Problem::new(Code::Forbidden, detail));
     }
-    let params = params
-        .ok_or_else(|| Problem::new(Code::Generic, "The path is not valid UTF-8 when decoded."))?;
-    let params = params
-        .iter()
-        .map(|(k, v)| (Arc::from(k), v.to_owned()))
-        .collect();
     let (parts, body) = request.into_parts();
     Ok(Cx {
         state,
@@ -193,8 +234,7 @@ pub(super) fn leave(state: &ApiState, answer: Answer, path: &str) -> Response {
 impl Cx {
     /// A parameter of the path, decoded.
     pub(super) fn param(&self, name: &str) -> &str {
-        let found = self.params.iter().find(|(key, _)| key.as_ref() == name);
-        found.map_or("", |(_, value)| value)
+        self.params.get(name).unwrap_or_default()
     }
 
     /// The query string.

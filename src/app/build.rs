@@ -1,12 +1,16 @@
 //! Builds the parts, bottom first, and connects them.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::response::Response;
+use http::Request;
 use rand::SeedableRng;
 use rand::rngs::SysRng;
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::{mpsc, oneshot, watch};
+use tower::Service;
 use tracing::warn;
 
 use super::Error;
@@ -30,7 +34,7 @@ use crate::policy::target::TargetRules;
 use crate::providers::Catalogue;
 use crate::schedule::core::{Core, Input, Settings};
 use crate::schedule::{self, Announcer, Driver, Inbox, Parts, Recovery, SourceNews, Status};
-use crate::server::{self, Listeners, Server, Tls};
+use crate::server::{self, Listeners, RequestBody, Server, Tls};
 use crate::store::fjall::Store;
 use crate::store::{self, ConfigKind, Reader};
 use crate::telemetry::exposition::Exposition;
@@ -287,11 +291,11 @@ fn outgoing(
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<Outgoing>, Error> {
     let resolver = Arc::new(SystemResolver::new(Arc::clone(clock))?);
+    let granted = server::limits::open_files(config.open_files())?;
     let options = ClientOptions {
         rules: defaults.rules.clone(),
         connect_timeout: config.delivery.connect_timeout,
-        // What `Config::open_files` counts on.
-        max_idle: config.delivery.max_in_flight,
+        max_idle: config.idle_connections(granted),
         ..ClientOptions::new(resolver)
     };
     let client = Client::new(options, Arc::clone(clock))?;
@@ -421,7 +425,7 @@ pub(super) fn serve(
     tasks.spawn(
         "api",
         OnExit::StopNode,
-        run_server(front, api::router(Arc::clone(&api)), stop, drain),
+        run_server(front, api::front(Arc::clone(&api)), stop, drain),
     );
     if let Some(admin) = listeners.admin {
         bound.push_str(&format!(
@@ -446,15 +450,23 @@ fn for_connections(limit: Duration) -> Duration {
     limit.saturating_sub(margin).max(limit / 2)
 }
 
-fn run_server(
+fn run_server<S>(
     server: Server,
-    router: axum::Router,
+    service: S,
     stop: &Stop,
     drain: Duration,
-) -> impl Future<Output = ()> + Send + 'static {
+) -> impl Future<Output = ()> + Send + 'static
+where
+    S: Service<Request<RequestBody>, Response = Response, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send,
+{
     let stop = stop.clone();
     async move {
-        match server.run(router, stop, drain).await {
+        match server.run(service, stop, drain).await {
             Ok(drained) if drained.late > 0 => {
                 tracing::warn!(
                     connections = drained.late,

@@ -47,9 +47,8 @@ impl Id20 {
     pub fn text(self, prefix: &str) -> String {
         let mut out = String::with_capacity(prefix.len() + LEN);
         out.push_str(prefix);
-        for digit in self.digits() {
-            out.push(char::from(digit));
-        }
+        // Base62 digits are ASCII: they always read.
+        out.push_str(std::str::from_utf8(&self.digits()).unwrap_or_default());
         out
     }
 

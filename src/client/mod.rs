@@ -181,27 +181,21 @@ impl Client {
         let inner = &*self.0;
         let started = inner.clock.monotonic();
         let timeout = request.timeout;
-        let head = tokio::time::timeout(timeout, inner.answer(request)).await;
+        // Outside of what the deadline cuts off: what is known by then stands.
         let mut kept = Vec::new();
+        let mut answered = None;
+        let whole = inner.perform(request, &mut answered, &mut kept);
+        let ended = tokio::time::timeout(timeout, whole).await;
         let mut resolver_down = false;
-        let outcome = match head {
-            Ok(Ok(mut answer)) => {
-                let outcome = inner.judge(&answer.head);
-                let passed = inner.clock.monotonic().saturating_sub(started);
-                let whole = read(answer.head.body_mut(), &mut answer.connection, &mut kept);
-                let whole = tokio::time::timeout(timeout.saturating_sub(passed), whole).await;
-                // What goes wrong from here on costs the connection, not the outcome: the answer
-                // has been given.
-                if matches!(whole, Ok(true)) {
-                    answer.origin.give_back(answer.connection, &inner.pool);
-                }
-                outcome
-            }
-            Ok(Err(error)) => {
+        let outcome = match (answered, ended) {
+            // What goes wrong after the head costs the connection, not the outcome: the answer has
+            // been given.
+            (Some(outcome), _) => outcome,
+            (None, Ok(Err(error))) => {
                 resolver_down = error.resolver_down;
                 outcome::of_failure(error.kind)
             }
-            Err(_) => outcome::of_failure(FailureKind::TimeoutTotal),
+            (None, Ok(Ok(())) | Err(_)) => outcome::of_failure(FailureKind::TimeoutTotal),
         };
         let took = inner.clock.monotonic().saturating_sub(started);
         Exchange {
@@ -227,6 +221,22 @@ struct Answer {
 }
 
 impl Inner {
+    /// Request, head, body: the outcome is there as soon as the head is, and what was read of the
+    /// body stays, whenever this is dropped.
+    async fn perform(
+        &self,
+        request: Request,
+        answered: &mut Option<Outcome>,
+        kept: &mut Vec<u8>,
+    ) -> Result<(), ConnectError> {
+        let mut answer = self.answer(request).await?;
+        *answered = Some(self.judge(&answer.head));
+        if read(answer.head.body_mut(), &mut answer.connection, kept).await {
+            answer.origin.give_back(answer.connection, &self.pool);
+        }
+        Ok(())
+    }
+
     async fn answer(&self, request: Request) -> Result<Answer, ConnectError> {
         let origin = self.pool.origin(request.tenant, &request.target);
         let target = request.target;

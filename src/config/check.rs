@@ -23,6 +23,15 @@ impl Config {
             .saturating_add(outgoing)
             .saturating_add(OTHER_FILES)
     }
+
+    /// Idle outgoing connections that may be kept when the system grants so many open files: those
+    /// that the limits count on, and what is granted beyond the limits.
+    pub fn idle_connections(&self, granted: u64) -> usize {
+        let spare = granted.saturating_sub(self.open_files());
+        let spare = usize::try_from(spare).unwrap_or(usize::MAX);
+        let room = self.delivery.max_in_flight.saturating_add(spare);
+        self.delivery.max_idle_connections.min(room)
+    }
 }
 
 /// Adds what keys get wrong about each other. Rules over a key that was refused are left out: its

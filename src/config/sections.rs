@@ -166,6 +166,9 @@ pub struct Delivery {
     pub endpoint_concurrency: u16,
     /// Attempts at the same time in all.
     pub max_in_flight: usize,
+    /// Idle connections kept for the next attempt, to all endpoints together; fewer if the system
+    /// grants fewer open files ([`Config::idle_connections`]).
+    pub max_idle_connections: usize,
     /// Deliveries held in memory at most; the rest waits in the store.
     pub max_in_memory: usize,
     /// Name of a schedule or a list of delays in seconds.
@@ -298,6 +301,7 @@ impl Default for Delivery {
             connect_timeout: secs(5),
             endpoint_concurrency: 10,
             max_in_flight: 1024,
+            max_idle_connections: 16_384,
             max_in_memory: 200_000,
             retry_schedule: [5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400]
                 .map(secs)

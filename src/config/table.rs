@@ -279,6 +279,14 @@ pub(super) static KEYS: &[Key] = &[
     ),
     key(
         "delivery",
+        "max_idle_connections",
+        Slot::Count(
+            |d| &mut d.config.delivery.max_idle_connections,
+            0..=1_000_000,
+        ),
+    ),
+    key(
+        "delivery",
         "max_in_memory",
         Slot::Count(|d| &mut d.config.delivery.max_in_memory, 1..=100_000_000),
     ),

@@ -167,7 +167,14 @@ impl<N: Net> Inner<N> {
 
     fn headers(&self, job: &Job, body: &[u8]) -> HeaderMap {
         let message = &*job.message;
-        let mut headers = job.endpoint.headers.clone();
+        let own = &job.endpoint.headers;
+        // Room for what is added here, by the signer and by the client: a map that grows hashes all
+        // of its names again.
+        let mut headers = HeaderMap::with_capacity(own.len() + 12);
+        headers.extend(
+            own.iter()
+                .map(|(name, value)| (name.clone(), value.clone())),
+        );
         let content_type = match message.content_type {
             ContentType::Json => HeaderValue::from_static("application/json"),
         };
@@ -176,7 +183,7 @@ impl<N: Net> Inner<N> {
             headers.insert(ATTEMPT, value);
         }
         headers.insert(HOPS, u16::from(message.hops()).saturating_add(1).into());
-        if let Ok(value) = HeaderValue::try_from(traceparent(job)) {
+        if let Ok(value) = HeaderValue::from_bytes(&traceparent(job)) {
             headers.insert(TRACEPARENT, value);
         }
         let mut signed = Vec::with_capacity(6);
@@ -226,17 +233,35 @@ impl<N: Net> Inner<N> {
 
 /// W3C trace context: the trace is the message, the span is the attempt. Not sampled, since nothing
 /// is recorded on this side.
-fn traceparent(job: &Job) -> String {
-    let mut trace = [0; 16];
-    let (head, tail) = trace.split_at_mut(4);
-    head.copy_from_slice(&job.delivery.at.lane.0.to_be_bytes());
-    let (time, seq) = tail.split_at_mut(4);
+fn traceparent(job: &Job) -> [u8; 55] {
     let [.., a, b, c, d] = job.message.accepted.millis().to_be_bytes();
-    time.copy_from_slice(&[a, b, c, d]);
-    seq.copy_from_slice(&job.delivery.at.seq.to_be_bytes());
     let span = u64::from(job.delivery.endpoint.0) << 16 | u64::from(job.no);
-    format!("00-{:032x}-{:016x}-00", u128::from_be_bytes(trace), span)
+    let bytes = job.delivery.at.lane.0.to_be_bytes().into_iter();
+    let bytes = bytes.chain([a, b, c, d]);
+    let bytes = bytes.chain(job.delivery.at.seq.to_be_bytes());
+    let bytes = bytes.chain(span.to_be_bytes());
+    let mut out = *b"00-tttttttttttttttttttttttttttttttt-ssssssssssssssss-00";
+    let (trace, rest) = out[3..].split_at_mut(32);
+    let places = trace
+        .chunks_exact_mut(2)
+        .chain(rest[1..17].chunks_exact_mut(2));
+    for (place, byte) in places.zip(bytes) {
+        place.copy_from_slice(&HEX[usize::from(byte)]);
+    }
+    out
 }
+
+/// Each byte as two lower-case digits.
+const HEX: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut all = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        all[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    all
+};
 
 #[cfg(test)]
 mod tests;

@@ -493,6 +493,22 @@ fn schedules_are_names_or_lists() {
 }
 
 #[test]
+fn idle_connections_take_what_open_files_are_left_over() {
+    let mut config = Config::default();
+    let need = config.open_files();
+    let in_flight = config.delivery.max_in_flight;
+    assert_eq!(config.idle_connections(0), in_flight);
+    assert_eq!(config.idle_connections(need), in_flight);
+    assert_eq!(config.idle_connections(need + 100), in_flight + 100);
+    assert_eq!(
+        config.idle_connections(u64::MAX),
+        config.delivery.max_idle_connections
+    );
+    config.delivery.max_idle_connections = 7;
+    assert_eq!(config.idle_connections(u64::MAX), 7);
+}
+
+#[test]
 fn the_budget_of_open_files_covers_both_sides() {
     let config = Config::default();
     let connections = config.server.max_connections + 2 * config.delivery.max_in_flight;

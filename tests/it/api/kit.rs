@@ -1,4 +1,4 @@
-//! A gateway without a network: requests go into the router, the scheduler is a stand-in.
+//! A gateway without a network: requests go into the front, the scheduler is a stand-in.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -9,12 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use parking_lot::Mutex;
-use posthaste::api::{self, ApiState};
+use posthaste::api::{self, ApiState, Front};
 use posthaste::auth::{self, Auth, Entropy};
 use posthaste::base::{Clock, Timestamp, task};
 use posthaste::config::Config;
@@ -81,7 +80,7 @@ pub(crate) enum Asked {
 }
 
 pub(crate) struct Gateway {
-    pub(crate) router: Router,
+    pub(crate) front: Front,
     pub(crate) state: Arc<ApiState>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) lane: Lane,
@@ -208,7 +207,7 @@ impl Call<'_> {
         }
         request = request.header("content-length", self.body.len());
         let request = request.body(Body::from(self.body)).unwrap();
-        let response = self.gateway.router.clone().oneshot(request).await.unwrap();
+        let response = self.gateway.front.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         Answer {
             status: parts.status,
@@ -347,7 +346,7 @@ impl Gateway {
         });
         let state = Arc::new(state);
         Self {
-            router: api::router(Arc::clone(&state)),
+            front: api::front(Arc::clone(&state)),
             state,
             directory,
             lane,

@@ -1,4 +1,4 @@
-//! The HTTP API: the real router, lane and directory over the in-memory store; no sockets.
+//! The HTTP API: the real front and router, lane and directory over the in-memory store; no sockets.
 
 pub(crate) mod kit;
 
@@ -6,6 +6,7 @@ mod auth;
 mod content;
 mod errors;
 mod figures;
+mod front;
 mod history;
 mod hops;
 mod idempotency;

@@ -99,9 +99,9 @@ impl Stage {
         let server = Server::new(bound, None, settings, ServerMetrics::register());
         let address = server.address();
         let (stopper, stop) = Stopper::new();
-        let router = gateway.router.clone();
+        let front = gateway.front.clone();
         detach(async move {
-            server.run(router, stop, DEADLINE).await.unwrap();
+            server.run(front, stop, DEADLINE).await.unwrap();
         });
         Self {
             gateway,

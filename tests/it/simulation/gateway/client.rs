@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use http::Request;
 use http_body_util::{BodyExt, Limited};
+use posthaste::api::Front;
 use posthaste::base::task;
 use posthaste::model::{Delivery, MessageId, Order};
 use serde_json::{Value, json};
@@ -21,10 +21,10 @@ use super::world::{GRACE, World};
 pub(crate) const APPS: usize = 3;
 pub(crate) const PEERS: usize = 8;
 
-/// One request to the router; `None` = the process died first.
+/// One request; `None` = the process died first.
 pub(crate) async fn call(
     world: &World,
-    router: &Router,
+    front: &Front,
     (method, path): (&str, &str),
     key: Option<&str>,
     body: String,
@@ -39,7 +39,7 @@ pub(crate) async fn call(
         request = request.header("idempotency-key", key);
     }
     let request = request.body(Body::from(body)).unwrap();
-    let response = router.clone().oneshot(request).await.unwrap();
+    let response = front.clone().oneshot(request).await.unwrap();
     let status = response.status().as_u16();
     let bytes = Limited::new(response.into_body(), 16 << 20)
         .collect()
@@ -74,7 +74,7 @@ pub(crate) async fn prepare(world: &Arc<World>, process: &Process) {
         let body = json!({"name": "a", "uid": app_uid(app)}).to_string();
         let post = ("POST", "/app?get_if_exists=true");
         while !matches!(
-            call(world, &process.router, post, None, body.clone()).await,
+            call(world, &process.front, post, None, body.clone()).await,
             Some((200 | 201, _))
         ) {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -132,7 +132,7 @@ async fn create(world: &Arc<World>, process: &Process) {
     loop {
         let made = call(
             world,
-            &process.router,
+            &process.front,
             ("POST", &path),
             None,
             body.to_string(),
@@ -284,13 +284,13 @@ fn repeat(world: &Arc<World>, process: &Process) {
 }
 
 fn send(world: &Arc<World>, process: &Process, op: usize) {
-    let (world, router) = (Arc::clone(world), process.router.clone());
+    let (world, front) = (Arc::clone(world), process.front.clone());
     let Publish { app, body, key, .. } = world.history.lock().publishes[op].clone();
     // Until there is an answer there is none: a killed process leaves it so.
     world.history.lock().publishes[op].unknown += 1;
     task::detach(async move {
         let path = format!("/app/{}/msg", app_uid(app));
-        let answer = call(&world, &router, ("POST", &path), key.as_deref(), body).await;
+        let answer = call(&world, &front, ("POST", &path), key.as_deref(), body).await;
         let mut history = world.history.lock();
         let publish = &mut history.publishes[op];
         match answer {
@@ -312,7 +312,7 @@ fn send(world: &Arc<World>, process: &Process, op: usize) {
             Some((status, answer)) if status >= 500 => {
                 drop(history);
                 world.saw("a 5xx while the store was failing");
-                if !router_may_fail(&answer) {
+                if !gateway_may_fail(&answer) {
                     world.broke("API", format!("{status} {answer}"));
                 }
             }
@@ -323,7 +323,7 @@ fn send(world: &Arc<World>, process: &Process, op: usize) {
 }
 
 /// A failed store is the only reason for a 5xx other than 503.
-fn router_may_fail(answer: &Value) -> bool {
+fn gateway_may_fail(answer: &Value) -> bool {
     answer["code"] == "storage_failed" || answer["code"] == "server_error"
 }
 
@@ -442,7 +442,7 @@ async fn switch(world: &Arc<World>, process: &Process, peer: usize, path: &str) 
 
 /// Whether the change is acknowledged.
 async fn done(world: &World, process: &Process, what: (&str, &str), body: String) -> bool {
-    match call(world, &process.router, what, None, body).await {
+    match call(world, &process.front, what, None, body).await {
         Some((200..=204, _)) => true,
         Some((400..=499, answer)) => {
             world.broke("API", format!("{} {}: {answer}", what.0, what.1));

@@ -1,4 +1,4 @@
-//! The whole gateway but its sockets, in virtual time: router, ingest, lane, scheduler, recovery,
+//! The whole gateway but its sockets, in virtual time: API, ingest, lane, scheduler, recovery,
 //! signing, over the reference store, with faults and crashes that one seed decides.
 //!
 //! A run has several lives of the process. Each ends in a kill at some instant or between two polls
@@ -259,7 +259,7 @@ async fn rest(world: &Arc<World>, process: &Process) {
             for (method, path, body) in [on, ("POST", resume.as_str(), "")] {
                 loop {
                     let what = (method, path);
-                    let answer = client::call(world, &process.router, what, None, body.into());
+                    let answer = client::call(world, &process.front, what, None, body.into());
                     match answer.await {
                         Some((200..=204, _)) => break,
                         Some((500 | 503, _)) => tokio::time::sleep(Duration::from_millis(50)).await,

@@ -10,9 +10,8 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use axum::Router;
 use parking_lot::RwLock;
-use posthaste::api::{self, ApiState};
+use posthaste::api::{self, ApiState, Front};
 use posthaste::auth::{self, Auth, Entropy};
 use posthaste::base::task::{self, Stopper};
 use posthaste::base::{ByteSize, Clock};
@@ -41,7 +40,7 @@ pub(crate) const ADMIN: &str = "an-operator-key-of-more-than-32-characters";
 
 /// A running gateway.
 pub(crate) struct Process {
-    pub(crate) router: Router,
+    pub(crate) front: Front,
     pub(crate) lane: Lane,
     pub(crate) directory: Arc<Directory>,
     pub(crate) reader: Arc<dyn Reader>,
@@ -189,7 +188,7 @@ impl Process {
         );
         let parts = (config, clock, lane.clone(), Arc::clone(&reader));
         Self {
-            router: router(world, parts, &directory, &schedule),
+            front: front(world, parts, &directory, &schedule),
             lane,
             directory,
             reader,
@@ -285,12 +284,12 @@ fn outgoing(
     Arc::new(outgoing)
 }
 
-fn router(
+fn front(
     world: &World,
     (config, clock, lane, reader): (Config, Arc<dyn Clock>, Lane, Arc<dyn Reader>),
     directory: &Arc<Directory>,
     schedule: &schedule::Handle,
-) -> Router {
+) -> Front {
     let mut seed = [0; 32];
     seed.fill_with(|| world.roll(0..=u8::MAX));
     let entropy = Arc::new(Entropy::from_seed(seed));
@@ -330,5 +329,5 @@ fn router(
         targets: TargetRules::default(),
         metrics: Box::new(|| String::from("# metrics\n")),
     });
-    api::router(Arc::new(state))
+    api::front(Arc::new(state))
 }
