@@ -15,9 +15,9 @@ use crate::base::{Clock, Timestamp, task};
 use crate::schedule::Status;
 use crate::server::notify;
 
-/// The commit thread turns at least every 100 ms; a stall of the disk may take a while.
+/// The commit thread turns at least every two seconds; a stall of the disk may take a while.
 const COMMITS: Duration = Duration::from_secs(10);
-/// The scheduler turns at least every 100 ms.
+/// The scheduler turns at least every two seconds.
 const TURNS: Duration = Duration::from_secs(5);
 /// A delivery that could start starts within this, or nothing moves.
 const STANDSTILL: Duration = Duration::from_secs(60);

@@ -256,7 +256,7 @@ impl Lane {
         self.shared.waiting.load(Ordering::Relaxed)
     }
 
-    /// When the thread last finished a round (also an empty one, at least every second).
+    /// When the thread last finished a round (also an empty one, at least every two seconds).
     pub fn last_round(&self) -> Timestamp {
         Timestamp::from_millis(self.shared.last_commit_ms.load(Ordering::Relaxed))
     }
@@ -495,11 +495,18 @@ impl Rounds {
 
     /// Runs until closed, failed, or every handle is gone.
     fn run(mut self) {
-        // Lazily synced settlements wait this long at most; also the heartbeat of the thread.
-        const IDLE: Duration = Duration::from_millis(100);
+        // Lazily synced settlements wait this long at most.
+        const UNSYNCED: Duration = Duration::from_millis(100);
+        // With nothing to sync it is the heartbeat of the thread only; below what counts as stuck.
+        const IDLE: Duration = Duration::from_secs(2);
         let inbox = self.seen.inbox.take();
         loop {
-            let first = match inbox.recv_timeout(IDLE) {
+            let wait = if self.round.is_unsynced() {
+                UNSYNCED
+            } else {
+                IDLE
+            };
+            let first = match inbox.recv_timeout(wait) {
                 Ok(work) => Some(work),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,

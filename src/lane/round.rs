@@ -72,6 +72,11 @@ impl Round {
         }
     }
 
+    /// Something written waits for a sync.
+    pub(super) const fn is_unsynced(&self) -> bool {
+        self.unsynced_since.is_some()
+    }
+
     /// Does one round with what is queued; false = the thread must end.
     pub(super) fn turn(&mut self, mut queued: impl Iterator<Item = Work>) -> bool {
         loop {

@@ -34,8 +34,10 @@ use crate::store::{Reader, Settlement};
 const GATHER: Duration = Duration::from_millis(5);
 /// Beyond this many entries it does not wait.
 const ENOUGH: usize = 512;
-/// The driver looks at the clock at least this often.
+/// The driver looks at the clock at least this often while there is anything to deliver.
 const BEAT: Duration = Duration::from_millis(100);
+/// The same while there is nothing at all. Below what counts as stuck (`api::instance`, watchdog).
+const IDLE_BEAT: Duration = Duration::from_secs(2);
 
 /// Makes attempts; the driver tells it of every endpoint first.
 pub trait Attempts: Send + Sync + 'static {
@@ -120,6 +122,8 @@ pub struct Driver<A> {
     last_settled: Duration,
     last_report: Duration,
     recovering: bool,
+    /// The state of now is the one that was reported.
+    rests: bool,
 }
 
 impl<A: Attempts> Driver<A> {
@@ -146,6 +150,7 @@ impl<A: Attempts> Driver<A> {
             last_settled: Duration::ZERO,
             last_report: Duration::ZERO,
             recovering: true,
+            rests: false,
         }
     }
 
@@ -495,12 +500,27 @@ impl<A: Attempts> Driver<A> {
         }
     }
 
+    /// Nothing is waiting, under way, parked or to be written: only an input can change that.
+    fn is_idle(&self) -> bool {
+        self.core.in_memory() == 0
+            && self.core.parked() == 0
+            && self.core.in_flight() == 0
+            && self.is_settled()
+            && self.queued.is_empty()
+            && self.reads.is_empty()
+            && self.lookup.is_none()
+            && !self.recovering
+    }
+
     fn is_settled(&self) -> bool {
         self.under_way.is_none() && self.core.unsettled() == 0
     }
 
     /// Until when there is nothing to do by itself.
     fn wait(&self) -> Duration {
+        if self.rests && self.is_idle() {
+            return IDLE_BEAT;
+        }
         let now = self.parts.clock.now();
         let timer = self.core.next_wakeup().map_or(BEAT, |at| at.since(now));
         let gather = match self.gathering_since {
@@ -526,8 +546,10 @@ impl<A: Attempts> Driver<A> {
         let passed = self.parts.clock.monotonic();
         let recent = passed.saturating_sub(self.last_report) < BEAT;
         if recent && before.recovered != self.recovering {
+            self.rests = false; // what was reported last is not the last
             return;
         }
+        self.rests = true;
         self.last_report = passed;
         let status = Status {
             last_turn: now,

@@ -339,6 +339,8 @@ pub(super) struct Registry {
     state: Mutex<Table>,
     /// Rung when a connection has closed.
     pub(super) closed: Notify,
+    /// Rung when one was opened.
+    pub(super) opened: Notify,
 }
 
 struct Table {
@@ -358,6 +360,7 @@ impl Registry {
                 draining: false,
             }),
             closed: Notify::new(),
+            opened: Notify::new(),
         })
     }
 
@@ -376,6 +379,8 @@ impl Registry {
             activity.tell(DRAIN);
         }
         drop(state);
+        // One waiter at most, the sweep; a ring without a waiter is kept for it.
+        self.opened.notify_one();
         Entry {
             registry: Arc::clone(self),
             id,

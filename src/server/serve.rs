@@ -135,6 +135,11 @@ impl Server {
         let sweep = async {
             let mut clock = tokio::time::interval(TICK);
             loop {
+                // Time that passes without a connection is not counted, nor waked for.
+                while registry.len() == 0 {
+                    registry.opened.notified().await;
+                    clock.reset();
+                }
                 clock.tick().await;
                 registry.sweep();
             }

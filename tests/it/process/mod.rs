@@ -11,6 +11,7 @@ mod activation;
 mod clock;
 mod descriptors;
 mod drain;
+mod idle;
 mod lock;
 mod log;
 mod notify;

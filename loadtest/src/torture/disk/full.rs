@@ -30,6 +30,8 @@ const BALLAST: usize = 64;
 const FILLS: Duration = Duration::from_secs(60);
 /// The gateway looks at the disk every 2 s.
 const NOTICES: Duration = Duration::from_secs(8);
+/// An endpoint that has failed for long is tried every ten seconds, a fifth more or less.
+const TRIED: Duration = Duration::from_secs(15);
 const DRAIN: Duration = Duration::from_secs(60);
 
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -100,7 +102,7 @@ fn with_reserve(trial: &mut Trial, ballast: &Path) -> anyhow::Result<RoundResult
     trial.fault(FaultKind::Disk, 0, "full up to the reserve")?;
     // What waits for a retry must still be delivered, and its outcome written.
     trial.behave("away", Behaviour::Well)?;
-    let delivers = until("deliveries go on while ingest is refused", NOTICES, || {
+    let delivers = until("deliveries go on while ingest is refused", TRIED, || {
         let seen = journal::read::<Delivery>(&trial.dir, RECEIVER)?;
         let goes_on =
             |one: &Delivery| one.endpoint == "away" && one.is_success() && one.start > full_at;
