@@ -2,7 +2,7 @@
 //!
 //! [`honest`] is a small history with everything in it that a real one has: retries, a dead
 //! delivery, `Retry-After`, a kill with a duplicate, requests of unknown fate, a refusal, overload, a
-//! probe. Each of [`DOCTORED`] changes it in one place, and the checker must complain under the
+//! probe, a provider's events of which one is sent again. Each of [`DOCTORED`] changes it in one place, and the checker must complain under the
 //! named rule and no other than those listed beside it. They go through the files on disk, as real
 //! histories do.
 
@@ -297,6 +297,31 @@ pub(crate) const DOCTORED: &[Doctored] = &[
             }
         }
     }),
+    Doctored::new("an event that a source took never arrives", Rule::C1, |raw| {
+        raw.deliveries.retain(|one| one.id != "msg_20");
+        raw.states.retain(|one| !is_state_of(one, "msg_20"));
+    })
+    .also(&[Rule::C9]),
+    Doctored::new("an event goes to one endpoint of two", Rule::C1, |raw| {
+        raw.deliveries
+            .retain(|one| one.id != "msg_21" || one.endpoint != "archive");
+        raw.states
+            .retain(|one| !is_state_of(one, "msg_21") || !is_state_at(one, "archive"));
+    })
+    .also(&[Rule::C9]),
+    Doctored::new(
+        "an event that is sent again becomes a second message",
+        Rule::C2,
+        |raw| {
+            let mut twin = delivery(6500, 6505, "inbox", 20, Some(204));
+            "msg_twin".clone_into(&mut twin.id);
+            raw.deliveries.push(twin);
+        },
+    ),
+    Doctored::new("no event was sent again", Rule::C11, |raw| {
+        let again = |one: &Call| matches!(one, Call::Begin { call: 21, .. } | Call::End { call: 21, .. });
+        raw.calls.retain(|one| !again(one));
+    }),
 ];
 
 /// What is wrong with the checker; empty if nothing is. `dir` is filled with histories.
@@ -354,16 +379,24 @@ pub(crate) fn honest() -> Raw {
             end(50, 1, acknowledged(1, both)),
             begin(60, 2, 2, "b", false),
             end(70, 2, acknowledged(2, dead)),
+            begin(100, 20, 20, "c", false),
+            end(110, 20, Outcome::Taken),
+            begin(300, 21, 20, "c", false),
+            end(310, 21, Outcome::Taken),
             begin(4900, 4, 4, "a", false),
             end(4910, 4, acknowledged(4, both)),
             begin(4950, 6, 7, "a", false),
             begin(4980, 11, 9, "a", false),
             end(4995, 11, acknowledged(9, both)),
+            begin(4998, 22, 21, "c", false),
             begin(5000, 3, 3, "a", false),
             end(5006, 3, unknown("reset")),
             end(5007, 6, unknown("reset")),
+            end(5007, 22, unknown("reset")),
             begin(5450, 7, 7, "a", false),
             end(5460, 7, acknowledged(7, both)),
+            begin(5500, 23, 21, "c", false),
+            end(5510, 23, Outcome::Taken),
             begin(5700, 5, 5, "a", false),
             end(5710, 5, Outcome::Refused { status: 422 }),
             begin(5800, 8, 8, "a", false),
@@ -407,11 +440,12 @@ fn terms() -> Vec<Term> {
             probe_ms: 10_000,
             probes: 1,
             at_least: AtLeast {
-                acknowledged: 7,
+                acknowledged: 9,
                 busy_deaths: 1,
                 duplicates: 1,
                 failed_attempts: 5,
                 shed: 1,
+                replays: 1,
                 faults: [(FaultKind::Kill, 1)].into(),
             },
             without_states: false,
@@ -419,6 +453,8 @@ fn terms() -> Vec<Term> {
         endpoint("well", "a", 2, true),
         endpoint("fifo", "a", 1, true),
         endpoint("dead", "b", 2, false),
+        endpoint("inbox", "c", 2, true),
+        endpoint("archive", "c", 2, true),
     ]
 }
 
@@ -431,6 +467,8 @@ fn deliveries() -> Vec<Delivery> {
         // Two dials of one attempt.
         delivery(80, 85, "dead", 2, None),
         delivery(86, 90, "dead", 2, Some(500)),
+        delivery(120, 125, "inbox", 20, Some(204)),
+        delivery(120, 125, "archive", 20, Some(204)),
         delivery(1100, 1105, "well", 1, Some(204)),
         delivery(1100, 1105, "dead", 2, Some(429)),
         // It had been begun when the gateway was stopped, and its time was over when it went on.
@@ -447,6 +485,9 @@ fn deliveries() -> Vec<Delivery> {
         delivery(5520, 5530, "fifo", 7, Some(204)),
         delivery(5540, 5545, "well", 9, Some(204)),
         delivery(5540, 5550, "fifo", 9, Some(204)),
+        // Its provider had no answer, and sent it again.
+        delivery(5480, 5490, "inbox", 21, Some(204)),
+        delivery(5480, 5490, "archive", 21, Some(204)),
         // Its producer never learnt that it was accepted.
         delivery(5600, 5605, "well", 3, Some(204)),
         delivery(5600, 5605, "fifo", 3, Some(204)),
@@ -465,6 +506,15 @@ fn states() -> Vec<StateEntry> {
     let mut states = vec![StateEntry::Dump { at: ms(20_000) }];
     for message in [0, 1, 3, 4, 6, 7, 8, 9] {
         for endpoint in ["well", "fifo"] {
+            states.push(StateEntry::State {
+                endpoint: endpoint.to_owned(),
+                id: format!("msg_{message}"),
+                state: State::Delivered,
+            });
+        }
+    }
+    for message in [20, 21] {
+        for endpoint in ["inbox", "archive"] {
             states.push(StateEntry::State {
                 endpoint: endpoint.to_owned(),
                 id: format!("msg_{message}"),

@@ -15,5 +15,6 @@ pub(crate) mod doctored;
 pub(crate) mod history;
 pub(crate) mod journal;
 pub(crate) mod producer;
+pub(crate) mod provider;
 pub(crate) mod receiver;
 pub(crate) mod record;

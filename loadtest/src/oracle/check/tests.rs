@@ -18,10 +18,10 @@ fn the_honest_history_is_counted() {
     let dir = tempfile::tempdir().unwrap();
     honest().write(dir.path()).unwrap();
     let verdict = judge_dir(dir.path()).unwrap();
-    assert_eq!((verdict.acknowledged, verdict.pairs), (8, 15));
+    assert_eq!((verdict.acknowledged, verdict.pairs), (10, 19));
     assert_eq!((verdict.lost, verdict.duplicates), (0, 3));
     assert_eq!(verdict.unknown, 1);
-    assert_eq!(verdict.delivered, 19);
+    assert_eq!(verdict.delivered, 23);
 }
 
 /// Appends bytes to a file of an honest history and judges it.
@@ -44,7 +44,7 @@ fn a_torn_last_line_is_what_a_killed_recorder_leaves() {
 fn any_other_line_that_cannot_be_read_is_an_error_that_names_it() {
     let error = with_tail(RECEIVER, b"{\"start\":17, \"en\n").unwrap_err();
     assert!(
-        format!("{error:#}").contains("receiver.jsonl:26"),
+        format!("{error:#}").contains("receiver.jsonl:30"),
         "{error:#}"
     );
     assert!(with_tail(PRODUCER, b"\xff\n").is_err());
@@ -88,7 +88,7 @@ fn a_call_that_never_ended_has_an_unknown_fate() {
         .retain(|term| !matches!(term, crate::oracle::history::Term::Rules(_)));
     raw.write(dir.path()).unwrap();
     let verdict = judge_dir(dir.path()).unwrap();
-    assert_eq!((verdict.acknowledged, verdict.unknown), (7, 2));
+    assert_eq!((verdict.acknowledged, verdict.unknown), (9, 2));
     let rules: Vec<_> = verdict.violations.iter().map(|one| one.rule).collect();
     assert!(
         !rules.contains(&Rule::C1) && !rules.contains(&Rule::C2),
