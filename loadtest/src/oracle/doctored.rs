@@ -297,10 +297,14 @@ pub(crate) const DOCTORED: &[Doctored] = &[
             }
         }
     }),
-    Doctored::new("an event that a source took never arrives", Rule::C1, |raw| {
-        raw.deliveries.retain(|one| one.id != "msg_20");
-        raw.states.retain(|one| !is_state_of(one, "msg_20"));
-    })
+    Doctored::new(
+        "an event that a source took never arrives",
+        Rule::C1,
+        |raw| {
+            raw.deliveries.retain(|one| one.id != "msg_20");
+            raw.states.retain(|one| !is_state_of(one, "msg_20"));
+        },
+    )
     .also(&[Rule::C9]),
     Doctored::new("an event goes to one endpoint of two", Rule::C1, |raw| {
         raw.deliveries
@@ -319,7 +323,12 @@ pub(crate) const DOCTORED: &[Doctored] = &[
         },
     ),
     Doctored::new("no event was sent again", Rule::C11, |raw| {
-        let again = |one: &Call| matches!(one, Call::Begin { call: 21, .. } | Call::End { call: 21, .. });
+        let again = |one: &Call| {
+            matches!(
+                one,
+                Call::Begin { call: 21, .. } | Call::End { call: 21, .. }
+            )
+        };
         raw.calls.retain(|one| !again(one));
     }),
 ];

@@ -186,7 +186,10 @@ impl Provider {
             Scheme::GitHub => json!({"action": "torture", "at": id, "pad": pad}),
             Scheme::Standard => json!({"type": "torture.event", "data": {"at": id, "pad": pad}}),
             Scheme::HubSpot => {
-                json!({"eventId": id, "subscriptionType": "contact.creation", "pad": pad})
+                json!({
+                    "eventId": id, "subscriptionId": 1, "objectId": request, "occurredAt": now,
+                    "subscriptionType": "contact.creation", "pad": pad,
+                })
             }
         };
         Asked {
@@ -368,9 +371,7 @@ async fn user(
     while !stop.load(Ordering::Relaxed) {
         let shipment = provider.ship(caller);
         loop {
-            let outcome = shipment
-                .send(caller, &mut connection, &shipment.id)
-                .await?;
+            let outcome = shipment.send(caller, &mut connection, &shipment.id).await?;
             let mut seen = seen.borrow_mut();
             match outcome {
                 Outcome::Taken if kept < KEPT => {
@@ -410,7 +411,9 @@ mod tests {
     fn each_provider_signs_what_its_scheme_covers_and_nothing_else() {
         let signed = |scheme: Scheme, path: &str, id: &str, body: &[u8], now: u64| {
             let headers = scheme.headers(path, id, body, now).unwrap();
-            let signature = headers.iter().find(|(name, _)| name.as_str().contains("signature"));
+            let signature = headers
+                .iter()
+                .find(|(name, _)| name.as_str().contains("signature"));
             signature.unwrap().1.clone()
         };
         for scheme in Scheme::ALL {
@@ -419,8 +422,14 @@ mod tests {
             assert!(differs("/in/a", "1", b"[]", 1_000_000), "{scheme:?}");
             let has_time = scheme != Scheme::GitHub;
             assert_eq!(differs("/in/a", "1", b"{}", 9_000_000), has_time);
-            assert_eq!(differs("/in/b", "1", b"{}", 1_000_000), scheme == Scheme::HubSpot);
-            assert_eq!(differs("/in/a", "2", b"{}", 1_000_000), scheme == Scheme::Standard);
+            assert_eq!(
+                differs("/in/b", "1", b"{}", 1_000_000),
+                scheme == Scheme::HubSpot
+            );
+            assert_eq!(
+                differs("/in/a", "2", b"{}", 1_000_000),
+                scheme == Scheme::Standard
+            );
         }
     }
 }

@@ -114,7 +114,10 @@ impl Rounds for Source {
         result.must(
             seen.refused.is_empty(),
             Rule::C10,
-            format!("events that were signed well were refused: {:?}", seen.refused),
+            format!(
+                "events that were signed well were refused: {:?}",
+                seen.refused
+            ),
         );
         result.must(
             seen.all_schemes(),
@@ -129,7 +132,10 @@ impl Rounds for Source {
         result.must(
             self.busy * 10 >= self.rounds * 3,
             Rule::C11,
-            format!("{} of {} kills had requests under way", self.busy, self.rounds),
+            format!(
+                "{} of {} kills had requests under way",
+                self.busy, self.rounds
+            ),
         );
         result.notes.push(format!(
             "{} kills with providers' requests under way; {} requests sent once more after they were taken",

@@ -270,7 +270,9 @@ impl Trial {
             "appId": app, "provider": provider, "name": provider, "secrets": secrets,
             "ratePerSecond": 65_535,
         });
-        let made = self.world.api(Method::POST, "/api/v1/source", Some(&body))?;
+        let made = self
+            .world
+            .api(Method::POST, "/api/v1/source", Some(&body))?;
         expect_success("the source", &made)?;
         let path = made.1["path"].as_str();
         Ok(path.context("a source has a path")?.to_owned())
