@@ -305,6 +305,7 @@ fn router(
     }));
     let inbound = Inbound::new(inbound::Parts {
         config: config.inbound.clone(),
+        ids_kept: config.retention.messages,
         base: None,
         trusted: Vec::new(),
         catalogue: Arc::new(Catalogue::builtin().unwrap()),
