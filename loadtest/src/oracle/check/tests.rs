@@ -3,8 +3,9 @@
 use std::io::Write;
 
 use super::{Rule, judge_dir};
-use crate::oracle::doctored::{honest, self_test};
+use crate::oracle::doctored::self_test;
 use crate::oracle::history::{PRODUCER, RECEIVER};
+use crate::oracle::honest::honest;
 
 #[test]
 fn each_doctored_history_is_rejected_by_its_own_rule_and_the_honest_one_by_none() {
