@@ -105,6 +105,7 @@ fn gateway() -> Router {
     }));
     let inbound = Inbound::new(inbound::Parts {
         config: config.inbound,
+        ids_kept: config.retention.messages,
         base: None,
         trusted: Vec::new(),
         catalogue: Arc::new(Catalogue::builtin().expect("the manifests are good")),

@@ -251,7 +251,7 @@ fn sendgrid_s_library_and_the_gateway_agree_about_every_request() {
         let message = format!("{NOW}{body}");
         let signature = STANDARD.encode(pair.sign(&random, message.as_bytes()).unwrap());
         let trimmed = body.trim_end().to_owned();
-        let cut = signature[..signature.len() - 8].to_owned();
+        let cut = signature.get(8..).unwrap().to_owned();
         cases.push((true, body.clone(), NOW, signature.clone(), key.clone()));
         cases.push((false, trimmed, NOW, signature.clone(), key.clone()));
         cases.push((
