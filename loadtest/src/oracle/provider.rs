@@ -372,16 +372,17 @@ async fn user(
         let shipment = provider.ship(caller);
         loop {
             let outcome = shipment.send(caller, &mut connection, &shipment.id).await?;
-            let mut seen = seen.borrow_mut();
             match outcome {
                 Outcome::Taken if kept < KEPT => {
                     kept += 1;
-                    seen.taken.push(shipment.clone());
+                    seen.borrow_mut().taken.push(shipment.clone());
                 }
-                Outcome::Refused { .. } => seen.refused.push((provider.scheme, outcome.clone())),
+                Outcome::Refused { .. } => {
+                    let refused = (provider.scheme, outcome.clone());
+                    seen.borrow_mut().refused.push(refused);
+                }
                 _ => {}
             }
-            drop(seen);
             let is_unknown = matches!(outcome, Outcome::Unknown { .. });
             if !is_unknown || !provider.scheme.resends() || stop.load(Ordering::Relaxed) {
                 break;
