@@ -13,16 +13,12 @@ pub const DROP_PARKED: bool = cfg!(feature = "broken-drop-parked");
 /// Nothing that is read is compared with its checksum, its number or the high-water mark.
 pub const SKIP_CHECKSUM: bool = cfg!(feature = "broken-skip-checksum");
 
-/// Nothing that a provider sends again is known again, by neither of its two marks.
-pub const FORGET_EVENTS: bool = cfg!(feature = "broken-forget-events");
-
 /// The names of those that this build has.
 pub fn names() -> Vec<&'static str> {
     let all = [
         (ACK_BEFORE_FSYNC, "broken-ack-before-fsync"),
         (DROP_PARKED, "broken-drop-parked"),
         (SKIP_CHECKSUM, "broken-skip-checksum"),
-        (FORGET_EVENTS, "broken-forget-events"),
     ];
     let on = all.into_iter().filter(|(on, _)| *on);
     on.map(|(_, name)| name).collect()
