@@ -104,6 +104,7 @@ fn gateway() -> Front {
     }));
     let inbound = Inbound::new(inbound::Parts {
         config: config.inbound,
+        ids_kept: config.retention.messages,
         base: None,
         trusted: Vec::new(),
         catalogue: Arc::new(Catalogue::builtin().expect("the manifests are good")),

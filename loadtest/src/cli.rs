@@ -186,6 +186,7 @@ impl LoadArgs {
             keep_alive: !self.no_keep_alive,
             idempotency: self.idempotency,
             retry: self.retry,
+            source: false,
             unwanted: self.unwanted,
         }
     }

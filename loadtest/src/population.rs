@@ -29,6 +29,8 @@ pub(crate) struct Population {
     /// Attempts at a time for each endpoint, if not the gateway's default.
     pub(crate) concurrency: Option<u16>,
     pub(crate) choices: Vec<Choice>,
+    /// Each application has a source.
+    pub(crate) source: bool,
     /// The first application's endpoints are behind the receiver's gate.
     pub(crate) gated: bool,
 }
@@ -156,6 +158,12 @@ impl Population {
                 step.learn(status, &answer, &mut of_endpoint)?;
             }
         }
+        if self.source {
+            for step in adapter.source_steps()? {
+                let (status, answer) = api.call(&step.call(&values)?).await?;
+                step.learn(status, &answer, &mut values)?;
+            }
+        }
         Ok(values)
     }
 }
@@ -224,6 +232,7 @@ mod tests {
             mix: Mix::parse(mix).unwrap(),
             concurrency: None,
             choices: Vec::new(),
+            source: false,
             gated: false,
         }
     }

@@ -312,6 +312,7 @@ fn describe(scenario: &Scenario, target: &Target) -> anyhow::Result<String> {
         (load.batch > 0, format!("NDJSON batches of {}", load.batch)),
         (!load.keep_alive, "a connection for each request".to_owned()),
         (load.idempotency, "idempotency keys".to_owned()),
+        (load.source, "signed events to a source".to_owned()),
         (load.retry, "refused requests sent again".to_owned()),
         (population.disabled, "endpoints disabled".to_owned()),
         (

@@ -375,6 +375,7 @@ pub(super) fn api(
     let base = config.server.public_urls.first().map(ToString::to_string);
     let inbound = Inbound::new(inbound::Parts {
         config: config.inbound.clone(),
+        ids_kept: config.retention.messages,
         base: base.map(|base| base.trim_end_matches('/').to_owned()),
         trusted: config.server.trusted_proxies.clone(),
         catalogue: Arc::clone(&engine.catalogue),

@@ -284,7 +284,7 @@ impl Default for Inbound {
         Self {
             max_body: ByteSize::mib(1),
             rate_per_second: 100,
-            max_events: 1000,
+            max_events: 5000,
             receipts: 100,
             failures: 10,
         }

@@ -353,7 +353,7 @@ pub(super) static KEYS: &[Key] = &[
         "idempotency",
         Slot::Time(
             |d| &mut d.config.retention.idempotency,
-            secs(60)..=secs(30 * DAY),
+            secs(DAY)..=secs(30 * DAY),
         ),
     ),
     key(

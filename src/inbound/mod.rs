@@ -25,6 +25,7 @@ mod token;
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -50,6 +51,8 @@ use receipt::Receipts;
 pub struct Parts {
     /// Limits.
     pub config: config::Inbound,
+    /// How long the id of an event is known: as long as its message.
+    pub ids_kept: Duration,
     /// Where the gateway is reached from outside, without a slash at its end.
     pub base: Option<String>,
     /// Proxies whose `X-Forwarded-For` is believed.
@@ -149,6 +152,15 @@ impl Inbound {
         if !manifest.is_receivable() {
             let what = manifest.why().unwrap_or("this provider sends no webhooks");
             return Err(vec![mistake("provider", what)]);
+        }
+        let (wanted, kept) = (manifest.replay_window(), self.parts.ids_kept);
+        if wanted > kept {
+            let what = format!(
+                "the ids of its events must be known for {} s, and retention.messages is {} s",
+                wanted.as_secs(),
+                kept.as_secs()
+            );
+            return Err(vec![mistake("provider", &what)]);
         }
         let held = credentials::of(source, self.parts.clock.now());
         let wrong = held.check(manifest).err().unwrap_or_default();

@@ -39,7 +39,7 @@ pub struct Event {
     pub account: Option<String>,
     /// A JSON object.
     pub payload: Bytes,
-    /// The body, where the payload is not a slice of it.
+    /// The body, where the payload is not a slice of it; of a list of events only the first has it.
     pub raw: Option<Bytes>,
     /// The headers that the manifest lists, by lower-case name.
     pub headers: BTreeMap<String, String>,
@@ -177,8 +177,13 @@ impl Reading<'_> {
         if elements.len() > MAX_EVENTS {
             return Err(Refusal::BadBody);
         }
-        let event = |element: &&RawValue| self.event(document, element, in_form);
-        Ok(elements.iter().map(event).collect())
+        // The body once, with the first event: with each of them it would grow by their number.
+        let event = |(place, element): (usize, &&RawValue)| {
+            let mut event = self.event(document, element, in_form);
+            event.raw = event.raw.filter(|_| place == 0);
+            event
+        };
+        Ok(elements.iter().enumerate().map(event).collect())
     }
 
     /// One event within `document`.

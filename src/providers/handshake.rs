@@ -1,8 +1,8 @@
 //! Handshakes: what a provider asks before it sends events, answered from the manifest alone.
 //!
 //! Two kinds are dangerous and fenced in here. `hmac_*` signs a text that a stranger chose, with the key
-//! that signs deliveries: only short texts of a harmless alphabet are signed, so that no delivery can
-//! be made of one. `echo_*` reflects input: at most 1 KiB, with an exact content type and `nosniff`.
+//! that signs deliveries: only short texts of a harmless alphabet are signed, and a delivery whose signed
+//! message is such a text is refused, so that none can be made of a challenge. `echo_*` reflects input: at most 1 KiB, with an exact content type and `nosniff`.
 //! Elsewhere: the rate limit of the route, and storing a delivered secret (`inbound`).
 
 use std::borrow::Cow;
@@ -196,6 +196,14 @@ impl Plan {
         }
     }
 
+    /// Whether this message of a delivery may have been signed here for a stranger, who asked for it as a
+    /// challenge: then its signature proves nothing.
+    pub(super) fn may_have_signed(&self, message: &[&[u8]]) -> bool {
+        let signs = matches!(self.kind, Kind::HmacQuery(..) | Kind::HmacJson(..));
+        let len: usize = message.iter().map(|part| part.len()).sum();
+        signs && CHALLENGE.contains(&len) && is_challenge(&message.concat())
+    }
+
     /// Whether the handshake goes with the check: what it needs of it must be there.
     pub(super) fn fits(&self, scheme: &Scheme) -> Result<(), String> {
         let secrets = scheme.secrets();
@@ -295,8 +303,7 @@ impl Plan {
         manifest: &Manifest,
         credentials: &Credentials,
     ) -> Result<Answer, Refusal> {
-        let harmless = |b: u8| b.is_ascii_alphanumeric() || b"._~+/=-".contains(&b);
-        if !CHALLENGE.contains(&value.len()) || !value.bytes().all(harmless) {
+        if !is_challenge(value.as_bytes()) {
             return Err(Refusal::BadChallenge);
         }
         let key = signing_key(manifest, credentials).ok_or(Refusal::NotConfigured)?;
@@ -318,6 +325,12 @@ impl Plan {
             store: None,
         }
     }
+}
+
+/// Whether a text is one of those that are signed for a stranger.
+fn is_challenge(text: &[u8]) -> bool {
+    let harmless = |b: &u8| b.is_ascii_alphanumeric() || b"._~+/=-".contains(b);
+    CHALLENGE.contains(&text.len()) && text.iter().all(harmless)
 }
 
 /// The newest secret that signs deliveries.

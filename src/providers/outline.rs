@@ -3,6 +3,7 @@
 //! Connecting to providers is not built yet. Their facts stand in the manifests already, so what is
 //! written there is held to a schema from the start; whoever uses a part gives it a checked type.
 
+use super::json;
 use super::reader::{Kind, Table};
 
 type Keys = &'static [(&'static str, Kind)];
@@ -93,14 +94,8 @@ const OUTBOUND: Keys = &[
     ("sync_suffix", Kind::Text),
 ];
 
-/// How missed deliveries are found at a provider that does not resend them: declared for later use.
-const RECONCILE: Keys = &[
-    ("list", Kind::Text),
-    ("again", Kind::Text),
-    ("id_path", Kind::Text),
-    ("failed_if", Kind::Text),
-    ("every_s", Kind::Number),
-];
+/// How often a provider may be asked for missed deliveries, seconds.
+const RECONCILE_SECS: std::ops::RangeInclusive<u32> = 60..=86_400;
 
 /// Checks everything beside `[webhook]`.
 pub(super) fn check(root: &Table<'_, '_>) {
@@ -126,7 +121,41 @@ pub(super) fn check(root: &Table<'_, '_>) {
 /// Checks what stands in `[webhook]` for later use.
 pub(super) fn check_webhook(webhook: &Table<'_, '_>) {
     expect(webhook, &[("ip_list", Kind::Text)]);
-    section(webhook.table("reconcile"), RECONCILE);
+    if let Some(table) = webhook.table("reconcile") {
+        reconcile(table);
+    }
+}
+
+/// How missed deliveries are found at a provider that does not resend them: declared for later use, and
+/// held to its form now, so that what is written today can be used then.
+fn reconcile(table: Table<'_, '_>) {
+    table.parsed_needed("list", call);
+    table.parsed("again", call);
+    table.parsed_needed("id_path", json::Path::parse);
+    table.parsed("failed_if", condition);
+    table.number("every_s", RECONCILE_SECS);
+    table.finish();
+}
+
+/// `GET /path`
+fn call(text: &str) -> Result<(), String> {
+    let good = text.split_once(' ').is_some_and(|(method, path)| {
+        let known = ["GET", "POST", "PUT", "PATCH", "DELETE"].contains(&method);
+        known && path.starts_with('/') && !path.contains(' ')
+    });
+    if good {
+        return Ok(());
+    }
+    Err(format!("{text:?}: want METHOD /path"))
+}
+
+/// `status_code >= 400`
+fn condition(text: &str) -> Result<(), String> {
+    let words: Vec<&str> = text.split(' ').collect();
+    match words.as_slice() {
+        [path, "==" | "!=" | ">=" | "<=" | ">" | "<", _] => json::Path::parse(path).map(drop),
+        _ => Err(format!("{text:?}: want PATH OPERATOR VALUE")),
+    }
 }
 
 fn section(table: Option<Table<'_, '_>>, keys: Keys) {

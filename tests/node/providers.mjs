@@ -1,16 +1,14 @@
 // The providers' side of the library test: signs and verifies webhooks with their official libraries.
 // Reads a JSON list of jobs from standard input, writes the list of results to standard output.
-import { createSign, generateKeyPairSync } from "node:crypto";
 import hubspot from "@hubspot/api-client";
 import { sign as githubSign, verify as githubVerify } from "@octokit/webhooks-methods";
 import sendgrid from "@sendgrid/eventwebhook";
 import { Webhook } from "standardwebhooks";
 import Stripe from "stripe";
+import { Webhook as SvixWebhook } from "svix";
 
 const stripe = new Stripe("sk_test_none");
 const { EventWebhook } = sendgrid;
-const pair = generateKeyPairSync("ec", { namedCurve: "P-256" });
-const publicKey = pair.publicKey.export({ type: "spki", format: "der" }).toString("base64");
 
 // HubSpot signs the URL with these escapes decoded.
 const decoded = (url) =>
@@ -50,6 +48,17 @@ const libraries = {
       return true;
     },
   },
+  svix: {
+    sign: (job) => ({
+      "webhook-id": "msg_1",
+      "webhook-timestamp": String(job.now),
+      "webhook-signature": new SvixWebhook(job.secret).sign("msg_1", new Date(job.now * 1000), job.body),
+    }),
+    verify: (job) => {
+      new SvixWebhook(job.secret).verify(job.body, job.headers);
+      return true;
+    },
+  },
   hubspot: {
     sign: (job) => ({
       "x-hubspot-request-timestamp": String(job.now * 1000),
@@ -72,15 +81,7 @@ const libraries = {
       }),
   },
   sendgrid: {
-    // SendGrid's library verifies only; what it verifies is signed here with Node's own ECDSA.
-    sign: (job) => {
-      const signer = createSign("sha256").update(String(job.now)).update(job.body);
-      return {
-        public_key: publicKey,
-        "x-twilio-email-event-webhook-timestamp": String(job.now),
-        "x-twilio-email-event-webhook-signature": signer.sign(pair.privateKey, "base64"),
-      };
-    },
+    // SendGrid's library verifies only.
     verify: (job) => {
       const webhook = new EventWebhook();
       return webhook.verifySignature(
@@ -99,7 +100,7 @@ const jobs = JSON.parse(Buffer.concat(chunks).toString("utf8"));
 const results = [];
 for (const job of jobs) {
   Date.now = () => job.now * 1000;
-  const library = libraries[job.provider];
+  const library = libraries[job.library];
   try {
     results.push(await library[job.task](job));
   } catch (error) {

@@ -81,7 +81,7 @@ LIBRARIES = {
 
 def result(job):
     try:
-        return LIBRARIES[job["provider"], job["task"]](job)
+        return LIBRARIES[job["library"], job["task"]](job)
     except Exception as error:  # a library may say "no" by raising
         return {"error": repr(error)}
 

@@ -45,6 +45,8 @@ pub(crate) struct Adapter {
     headers: BTreeMap<String, String>,
     message: Message,
     batch: Option<Batch>,
+    /// How signed events of a provider come in; absent: they cannot.
+    source: Option<Source>,
     /// Absent: the operator has made applications and endpoints already.
     pub(crate) setup: Option<Setup>,
     pub(crate) pause: Option<Step>,
@@ -81,6 +83,19 @@ struct Batch {
     line: String,
     /// A line of the answer that holds this text acknowledges the line of the request.
     accepted_line: String,
+}
+
+/// A URL that takes events signed by Standard Webhooks with `{secret}`, the payload as the body.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Source {
+    path: String,
+    /// Statuses that acknowledge; none = every 2xx.
+    #[serde(default)]
+    accepted: Vec<u16>,
+    /// For each application, after its endpoints.
+    #[serde(default)]
+    setup: Vec<Step>,
 }
 
 /// Requests that prepare the gateway.
@@ -205,6 +220,15 @@ impl Adapter {
             look("pause and resume", &step.path, &of_endpoint);
         }
         look("message.path", &self.message.path, &known);
+        if let Some(source) = &self.source {
+            for step in &source.setup {
+                look("source.setup", &step.path, &known);
+                look("source.setup", &step.body, &known);
+            }
+            let captured = source.setup.iter().flat_map(|step| step.capture.keys());
+            let known = [known.clone(), captured.map(String::as_str).collect()].concat();
+            look("source.path", &source.path, &known);
+        }
         let mut bodies = vec![("message.body", &self.message.body)];
         if let Some(batch) = &self.batch {
             look("batch.path", &batch.path, &known);
@@ -234,6 +258,29 @@ impl Adapter {
             (None, true) => bail!("the adapter {} knows no batches", self.name),
         };
         fill(path, values)
+    }
+
+    fn source(&self) -> anyhow::Result<&Source> {
+        let source = self.source.as_ref();
+        source.with_context(|| format!("the adapter {} knows no sources", self.name))
+    }
+
+    /// What makes a source of an application.
+    pub(crate) fn source_steps(&self) -> anyhow::Result<&[Step]> {
+        self.source().map(|source| source.setup.as_slice())
+    }
+
+    /// The path that takes a provider's events for an application.
+    pub(crate) fn source_path(&self, values: &Values) -> anyhow::Result<String> {
+        fill(&self.source()?.path, values)
+    }
+
+    /// The same as [`Adapter::dialect`] for a source: without a key, for the signature is what counts.
+    pub(crate) fn source_dialect(&self) -> anyhow::Result<Dialect> {
+        Ok(Dialect {
+            accepted: self.source()?.accepted.clone(),
+            ..Dialect::default()
+        })
     }
 
     /// What stands around wanted and unwanted payloads.
@@ -407,6 +454,25 @@ mod tests {
         assert!(text.contains("must hold {payload} once"), "{text}");
         assert!(refusal(&format!("{SMALL}\nretries = 3")).contains("unknown field"));
         assert!(Adapter::named("nobody").is_err());
+    }
+
+    #[test]
+    fn a_source_is_made_and_called_without_the_key() {
+        let adapter = Adapter::named("posthaste").unwrap();
+        let mut values = Adapter::values("k", 3, "whsec_x");
+        let [step] = adapter.source_steps().unwrap() else {
+            panic!("one step makes it");
+        };
+        assert!(step.call(&values).unwrap().body.contains("whsec_x"));
+        let answer = serde_json::json!({"path": "/in/abc"});
+        step.learn(201, &answer, &mut values).unwrap();
+        assert_eq!(adapter.source_path(&values).unwrap(), "/in/abc");
+        assert!(adapter.source_dialect().unwrap().headers.is_empty());
+        let error = Adapter::named("svix")
+            .unwrap()
+            .source_dialect()
+            .unwrap_err();
+        assert!(error.to_string().contains("knows no sources"), "{error}");
     }
 
     #[test]

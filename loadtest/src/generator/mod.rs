@@ -29,6 +29,7 @@ use crate::connection::{Connection, Template, local_runtime};
 use crate::machine;
 use crate::pace::Pace;
 use crate::payload::Payloads;
+use crate::signature::Signer;
 pub(crate) use ingested::Ingested;
 use user::User;
 
@@ -66,6 +67,8 @@ pub(crate) struct Load {
     pub(crate) keep_alive: bool,
     /// Send a fresh `Idempotency-Key` with each request, as the SDKs do.
     pub(crate) idempotency: bool,
+    /// Sign each request as a provider does, under an id of its own.
+    pub(crate) signer: Option<Signer>,
     /// Send a request again that got no answer, 429 or 503, until it is accepted.
     pub(crate) retry: bool,
     /// Number of the first message.
@@ -91,6 +94,7 @@ impl Load {
             form: Form::Message,
             keep_alive: true,
             idempotency: false,
+            signer: None,
             retry: false,
             first: 0,
             limit: None,

@@ -98,6 +98,11 @@ impl User {
                     request.headers_mut().insert(name, value);
                 }
             }
+            if let Some(signer) = &self.load.signer {
+                let now = self.clock.at(Instant::now());
+                let id = format!("load_{:x}_{first}", self.clock.at(self.begin));
+                signer.sign(request.headers_mut(), &id, now / 1_000_000, &body);
+            }
             let answer = connection.send(request).await;
             let pause = match &answer {
                 Ok(answer) if matches!(answer.status.as_u16(), 429 | 503) => {

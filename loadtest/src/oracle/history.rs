@@ -85,6 +85,8 @@ pub(crate) struct AtLeast {
     pub(crate) failed_attempts: u64,
     /// Requests that the gateway refused for overload (503, 507).
     pub(crate) shed: u64,
+    /// Events of a provider that were sent again, and taken again, after they had been taken.
+    pub(crate) replays: u64,
     /// Faults by kind.
     pub(crate) faults: BTreeMap<FaultKind, u64>,
 }
@@ -121,6 +123,8 @@ pub(crate) enum Call {
 pub(crate) enum Outcome {
     /// 202 with the id and the ids of the endpoints that want it.
     Acknowledged { id: String, targets: Vec<String> },
+    /// 2xx of a source's URL, which tells no id: every endpoint of the application is owed it.
+    Taken,
     /// 4xx: certainly not accepted.
     Refused { status: u16 },
     /// Anything else: 5xx, reset, time-out.
@@ -264,6 +268,9 @@ pub(crate) struct Request {
     pub(crate) acknowledged: Option<Acknowledged>,
     /// Further ids it was acknowledged under.
     pub(crate) other_ids: Vec<(Line, String)>,
+    /// Acknowledgements of a source, which names no message: the first, and how many.
+    taken: Option<(Line, u64)>,
+    takes: u64,
     /// Whether every call was refused for certain.
     pub(crate) refused: bool,
 }
@@ -272,6 +279,7 @@ pub(crate) struct Request {
 pub(crate) struct Acknowledged {
     pub(crate) line: Line,
     pub(crate) at: u64,
+    /// Empty if a source took it and nothing of it ever arrived: then nobody knows its id.
     pub(crate) id: String,
     /// Ids of endpoints.
     pub(crate) targets: Vec<String>,
@@ -312,6 +320,7 @@ pub(crate) struct History {
     pub(crate) earlier: Vec<PathBuf>,
     pub(crate) requests: Vec<Request>,
     pub(crate) shed: u64,
+    pub(crate) replays: u64,
     pub(crate) deliveries: Vec<(Line, Delivery)>,
     pub(crate) faults: Vec<(Line, Fault)>,
     pub(crate) states: Vec<(Line, String, String, State)>,
@@ -330,6 +339,7 @@ impl History {
         }
         history.calls(journal::read(dir, PRODUCER)?);
         history.deliveries = journal::read(dir, RECEIVER)?;
+        history.name_taken();
         history.faults = journal::read(dir, FAULTS)?;
         for (line, entry) in journal::read(dir, STATES)? {
             match entry {
@@ -383,6 +393,8 @@ impl History {
                             probe,
                             acknowledged: None,
                             other_ids: Vec::new(),
+                            taken: None,
+                            takes: 0,
                             refused: false,
                         });
                     }
@@ -426,6 +438,13 @@ impl History {
                     Some(_) => {}
                 }
             }
+            Outcome::Taken => {
+                if let Some(request) = self.requests.get_mut(index) {
+                    self.replays += u64::from(request.takes > 0);
+                    request.takes += 1;
+                    request.taken.get_or_insert((line, at));
+                }
+            }
             Outcome::Unknown { why } => {
                 self.shed += u64::from(why.starts_with("503") || why.starts_with("507"));
             }
@@ -433,10 +452,33 @@ impl History {
         }
     }
 
+    /// What a source took is owed to every endpoint of its application, under the id that its body
+    /// arrived with first: the answer of a source names neither.
+    fn name_taken(&mut self) {
+        let mut ids: HashMap<&str, &str> = HashMap::new();
+        for (_, delivery) in &self.deliveries {
+            ids.entry(&delivery.hash).or_insert(&delivery.id);
+        }
+        for request in &mut self.requests {
+            let Some((line, at)) = request.taken else {
+                continue;
+            };
+            let endpoints = self.endpoints.iter().filter(|one| one.app == request.app);
+            let id = ids.get(request.hash.as_str());
+            request.acknowledged = Some(Acknowledged {
+                line,
+                at,
+                id: id.map_or_else(String::new, |id| (*id).to_owned()),
+                targets: endpoints.map(|one| one.id.clone()).collect(),
+            });
+        }
+    }
+
     /// What an earlier history on the same data sent may arrive in this one.
     pub(crate) fn strangers_may_be(&mut self, earlier: &Self) {
         for request in earlier.requests.iter().filter(|request| !request.refused) {
             let id = request.acknowledged.as_ref().map(|ack| ack.id.clone());
+            let id = id.filter(|id| !id.is_empty());
             self.before.insert(request.hash.clone(), id);
         }
     }

@@ -13,7 +13,9 @@
 pub(crate) mod check;
 pub(crate) mod doctored;
 pub(crate) mod history;
+pub(crate) mod honest;
 pub(crate) mod journal;
 pub(crate) mod producer;
+pub(crate) mod provider;
 pub(crate) mod receiver;
 pub(crate) mod record;

@@ -99,9 +99,14 @@ impl Caller {
         self.numbers.acknowledged.load(Ordering::Relaxed)
     }
 
+    /// The number of a new request.
+    pub(super) fn number(&self) -> u64 {
+        self.numbers.next_request.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// A new request with a payload of its own and an `Idempotency-Key` of its own.
     pub(crate) fn ask(&self, app: &str, size: usize, probe: bool) -> Asked {
-        let request = self.numbers.next_request.fetch_add(1, Ordering::Relaxed);
+        let request = self.number();
         // The time makes bodies and keys unique over histories on the same data directory.
         let now = self.clock.now();
         let payload = json!({"request": request, "at": now, "pad": "x".repeat(size)});
@@ -120,21 +125,41 @@ impl Caller {
         connection: &mut Option<Connection>,
         asked: &Asked,
     ) -> anyhow::Result<Outcome> {
-        let call = self.numbers.next_call.fetch_add(1, Ordering::Relaxed);
-        self.journal.append(&Call::Begin {
-            at: self.clock.now(),
-            call,
-            request: asked.request,
-            app: asked.app.clone(),
-            hash: hash(&asked.payload),
-            key: asked.key.clone(),
-            probe: asked.probe,
-        })?;
+        let all = std::slice::from_ref(asked);
+        let sent = self.send(connection, asked);
+        let outcome = self.recorded(all, sent, outcome).await?;
+        if !matches!(outcome, Outcome::Acknowledged { .. }) {
+            *connection = None;
+        }
+        Ok(outcome)
+    }
+
+    /// One exchange that carries all of `asked`, each a call of its own in the record; `judge` says
+    /// what its answer means for every one of them.
+    pub(super) async fn recorded(
+        &self,
+        asked: &[Asked],
+        exchange: impl Future<Output = anyhow::Result<Answer>>,
+        judge: fn(&Answer) -> Outcome,
+    ) -> anyhow::Result<Outcome> {
+        let count = asked.len() as u64;
+        let first = self.numbers.next_call.fetch_add(count, Ordering::Relaxed);
+        for (call, asked) in (first..).zip(asked) {
+            self.journal.append(&Call::Begin {
+                at: self.clock.now(),
+                call,
+                request: asked.request,
+                app: asked.app.clone(),
+                hash: hash(&asked.payload),
+                key: asked.key.clone(),
+                probe: asked.probe,
+            })?;
+        }
         self.numbers.unanswered.fetch_add(1, Ordering::Relaxed);
-        let sent = tokio::time::timeout(PATIENCE, self.send(connection, asked)).await;
+        let sent = tokio::time::timeout(PATIENCE, exchange).await;
         self.numbers.unanswered.fetch_sub(1, Ordering::Relaxed);
         let outcome = match sent {
-            Ok(Ok(answer)) => outcome(&answer),
+            Ok(Ok(answer)) => judge(&answer),
             Ok(Err(error)) => Outcome::Unknown {
                 why: format!("{error:#}"),
             },
@@ -143,16 +168,17 @@ impl Caller {
             },
         };
         let at = self.clock.now();
-        if matches!(outcome, Outcome::Acknowledged { .. }) {
-            self.numbers.acknowledged.fetch_add(1, Ordering::Relaxed);
-        } else {
-            *connection = None;
+        if matches!(outcome, Outcome::Acknowledged { .. } | Outcome::Taken) {
+            let acknowledged = &self.numbers.acknowledged;
+            acknowledged.fetch_add(count, Ordering::Relaxed);
         }
-        self.journal.append(&Call::End {
-            at,
-            call,
-            outcome: outcome.clone(),
-        })?;
+        for (call, _) in (first..).zip(asked) {
+            self.journal.append(&Call::End {
+                at,
+                call,
+                outcome: outcome.clone(),
+            })?;
+        }
         Ok(outcome)
     }
 

@@ -32,7 +32,7 @@ use crate::receiver::Receiver;
 use crate::record::{Run, Sample};
 use crate::report::say;
 use crate::scenario::Scenario;
-use crate::signature::Verifier;
+use crate::signature::{Signer, Verifier};
 use crate::watch::Watched;
 use director::{Directed, Director};
 
@@ -207,6 +207,11 @@ impl Stage {
         paths.collect()
     }
 
+    fn source_paths(&self, target: &Target) -> anyhow::Result<Vec<String>> {
+        let values = self.loaded().iter();
+        values.map(|one| target.adapter.source_path(one)).collect()
+    }
+
     /// The application of a message, the load's first number and messages per request given.
     fn app_of(&self, number: u64, first: u64, messages: u64) -> u64 {
         let Some(into) = number.checked_sub(first) else {
@@ -228,15 +233,21 @@ impl Stage {
         let first = self.fill(target, scenario, label)?;
         let batch = scenario.load.batch > 0;
         let payloads = Arc::new(target.payloads(scenario, batch)?);
+        let is_source = scenario.load.source;
         let load = Load {
-            dialect: target.adapter.dialect(&self.gateway.key, batch)?,
+            dialect: match is_source {
+                true => target.adapter.source_dialect()?,
+                false => target.adapter.dialect(&self.gateway.key, batch)?,
+            },
             connections: scenario.load.connections,
             threads: scenario.load.threads,
             pace,
             form: match scenario.load.batch {
+                _ if is_source => Form::Bare,
                 0 => Form::Message,
                 lines => Form::Batch(lines),
             },
+            signer: is_source.then(|| Signer::new(SECRET)).transpose()?,
             keep_alive: scenario.load.keep_alive,
             idempotency: scenario.load.idempotency,
             retry: scenario.load.retry,
@@ -244,7 +255,10 @@ impl Stage {
             warm_up: scenario.load.warm_up,
             ..Load::new(
                 self.gateway.address,
-                self.paths(target, self.loaded(), batch)?,
+                match is_source {
+                    true => self.source_paths(target)?,
+                    false => self.paths(target, self.loaded(), batch)?,
+                },
                 scenario.load.duration,
             )
         };

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use super::Scenario;
 
 /// Name of the file and its text, in the order in which a set runs.
-const BUILT_IN: [(&str, &str); 26] = [
+const BUILT_IN: [(&str, &str); 27] = [
     (
         "ingest-ceiling",
         include_str!("../../scenarios/ingest-ceiling.toml"),
@@ -17,6 +17,10 @@ const BUILT_IN: [(&str, &str); 26] = [
     (
         "ingest-batch",
         include_str!("../../scenarios/ingest-batch.toml"),
+    ),
+    (
+        "ingest-source",
+        include_str!("../../scenarios/ingest-source.toml"),
     ),
     (
         "end-to-end-1x1",

@@ -83,6 +83,9 @@ pub(crate) struct LoadPlan {
     pub(crate) idempotency: bool,
     #[serde(default)]
     pub(crate) retry: bool,
+    /// Signed events to a source of each application instead of messages through the API.
+    #[serde(default)]
+    pub(crate) source: bool,
     /// Share of the messages that no endpoint wants, 0 to 1, to a thousandth.
     #[serde(default)]
     pub(crate) unwanted: f64,
@@ -231,6 +234,14 @@ impl Scenario {
             "load.unwanted is a share: 0 to 1",
         );
         check(
+            !load.source || load.batch == 0 && !load.idempotency && load.unwanted == 0.0,
+            "load.source excludes batch, idempotency and unwanted",
+        );
+        check(
+            !load.source || self.backlog.is_none(),
+            "load.source and backlog exclude each other",
+        );
+        check(
             self.population.applications > 0,
             "population.applications must not be 0",
         );
@@ -342,6 +353,7 @@ impl Scenario {
             mix: Mix::parse(&self.population.behaviours)?,
             concurrency: self.population.concurrency,
             choices,
+            source: self.load.source,
             gated: self.backlog.is_some(),
         })
     }
@@ -454,6 +466,22 @@ mod tests {
         assert_eq!(share.needs(), ["other"]);
         assert_eq!(share.pace(|_| Some(400.0)).unwrap(), Pace::Open(100.0));
         assert!(share.pace(|_| None).is_err());
+    }
+
+    #[test]
+    fn a_source_takes_single_events_only() {
+        let source = SMALL.replace("[load]", "[load]\nsource = true");
+        assert!(
+            Scenario::parse(&source)
+                .unwrap()
+                .population()
+                .unwrap()
+                .source
+        );
+        for more in ["batch = 10", "idempotency = true", "unwanted = 0.5"] {
+            let text = source.replace("[load]", &format!("[load]\n{more}"));
+            assert!(refusal(&text).contains("load.source"), "{more}");
+        }
     }
 
     #[test]

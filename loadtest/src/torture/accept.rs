@@ -162,7 +162,7 @@ impl Accept {
         );
         let what = match (messages.is_empty(), outcome) {
             (true, _) => NOTHING,
-            (false, Outcome::Acknowledged { .. }) => ALL_ACKNOWLEDGED,
+            (false, Outcome::Acknowledged { .. } | Outcome::Taken) => ALL_ACKNOWLEDGED,
             (false, Outcome::Refused { .. } | Outcome::Unknown { .. }) => ALL_UNKNOWN,
         };
         *self.seen.entry(what).or_default() += 1;

@@ -189,7 +189,7 @@ fn joined(
 fn ids(outcomes: &[Outcome]) -> Vec<(&str, &[String])> {
     let acknowledged = outcomes.iter().filter_map(|outcome| match outcome {
         Outcome::Acknowledged { id, targets } => Some((id.as_str(), targets.as_slice())),
-        Outcome::Refused { .. } | Outcome::Unknown { .. } => None,
+        Outcome::Taken | Outcome::Refused { .. } | Outcome::Unknown { .. } => None,
     });
     acknowledged.collect()
 }

@@ -23,6 +23,7 @@ mod idempotency;
 mod kill;
 mod names;
 mod report;
+mod source;
 mod syscall;
 pub(crate) mod tracer;
 pub(crate) mod trial;
@@ -51,6 +52,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         syscall::SCENARIO,
         accept::SCENARIO,
         idempotency::SCENARIO,
+        source::SCENARIO,
         chaos::SCENARIO,
         backup::SCENARIO,
         upgrade::SCENARIO,

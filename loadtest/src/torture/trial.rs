@@ -259,6 +259,25 @@ impl Trial {
         Ok(())
     }
 
+    /// Makes a source for an application that is there; answers the path of its URL.
+    pub(crate) fn source(
+        &self,
+        app: &str,
+        provider: &str,
+        secrets: &Value,
+    ) -> anyhow::Result<String> {
+        let body = json!({
+            "appId": app, "provider": provider, "name": provider, "secrets": secrets,
+            "ratePerSecond": 65_535,
+        });
+        let made = self
+            .world
+            .api(Method::POST, "/api/v1/source", Some(&body))?;
+        expect_success("the source", &made)?;
+        let path = made.1["path"].as_str();
+        Ok(path.context("a source has a path")?.to_owned())
+    }
+
     /// Makes an endpoint behave otherwise.
     pub(crate) fn behave(&mut self, name: &str, behaviour: Behaviour) -> anyhow::Result<()> {
         self.receiver.set(name, behaviour);

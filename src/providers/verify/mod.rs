@@ -43,7 +43,10 @@ pub fn verify(
 ) -> Result<Verified, Refusal> {
     let scheme = manifest.scheme().ok_or(Refusal::NotReceivable)?;
     let proof = match scheme {
-        Scheme::Signed(signed) => signed::check(signed, request, credentials, now)?,
+        Scheme::Signed(signed) => {
+            let handshake = manifest.handshake_plan();
+            signed::check(signed, request, credentials, (now, handshake))?
+        }
         Scheme::Jwt(jwt) => {
             jwt::check(jwt, request, credentials, now).map(|()| Proof::default())?
         }

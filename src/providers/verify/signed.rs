@@ -12,6 +12,7 @@ use super::{Proof, stamp};
 use crate::base::Timestamp;
 use crate::providers::credentials::Credentials;
 use crate::providers::form;
+use crate::providers::handshake::Plan;
 use crate::providers::key::{self, Alg, Key, Point};
 use crate::providers::place::Place;
 use crate::providers::received::Received;
@@ -30,7 +31,7 @@ pub(super) fn check(
     signed: &Signed,
     request: &Received<'_>,
     credentials: &Credentials,
-    now: Timestamp,
+    (now, handshake): (Timestamp, Option<&Plan>),
 ) -> Result<Proof, Refusal> {
     let payload = signed.payload.of(request)?;
     let reading = Reading {
@@ -48,6 +49,10 @@ pub(super) fn check(
     };
     reading.bound_by_query()?;
     let message = reading.message(text.as_deref().unwrap_or_default())?;
+    let is_challenge = |parts: Vec<&[u8]>| handshake.is_some_and(|one| one.may_have_signed(&parts));
+    if message.variants().any(is_challenge) {
+        return Err(Refusal::BadSignature);
+    }
     let matched = match &signed.algorithm {
         Algorithm::Hmac { secret, .. } => {
             let alg = reading.alg()?;

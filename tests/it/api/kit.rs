@@ -319,6 +319,7 @@ impl Gateway {
         let base = config.server.public_urls.first().map(ToString::to_string);
         let inbound = Inbound::new(inbound::Parts {
             config: config.inbound.clone(),
+            ids_kept: config.retention.messages,
             base,
             trusted: config.server.trusted_proxies.clone(),
             catalogue: Arc::new(Catalogue::builtin().unwrap()),

@@ -450,3 +450,48 @@ async fn a_delivered_secret_is_taken_once_and_soon_or_never() {
         .await;
     assert_eq!((answer.status, stage.counts()), (401, before));
 }
+
+/// X and LinkedIn ask for a code over a text of their choice, made with the key that signs deliveries.
+/// Whoever knows the URL can ask too; what comes back must sign no delivery.
+#[tokio::test]
+async fn a_signed_challenge_is_no_signature_of_a_delivery() {
+    let stage = Stage::open().await;
+    let form = "application/x-www-form-urlencoded";
+    for (provider, secret, asked, body, reply, header) in [
+        (
+            "twitter",
+            "consumer_secret",
+            "crc_token=type=forged",
+            "type=forged",
+            "response_token",
+            "x-twitter-webhooks-signature",
+        ),
+        (
+            "linkedin",
+            "client_secret",
+            "challengeCode=hmacsha256=type=forged",
+            "type=forged",
+            "challengeResponse",
+            "x-li-signature",
+        ),
+    ] {
+        let secrets = json!({"secrets": {secret: "not known to the forger"}});
+        let source = stage.source(provider, secrets).await;
+        let before = stage.counts();
+        let path = format!("{}?{asked}", source.path);
+        let answer = stage.raw("GET", &path, &[], b"").await;
+        assert_eq!(answer.status, 200, "{provider}: {}", answer.text());
+        let signed: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        let headers = [
+            ("content-type", form),
+            (header, signed[reply].as_str().unwrap()),
+        ];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let answer = stage
+            .raw("POST", &source.path, &headers, body.as_bytes())
+            .await;
+        assert_eq!(answer.status, 401, "{provider}: {}", answer.text());
+        assert_eq!(stage.receipts(&source).await[0]["reason"], "bad_signature");
+        assert_eq!(stage.counts(), before, "{provider}");
+    }
+}

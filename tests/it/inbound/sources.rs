@@ -26,6 +26,31 @@ fn wanted() -> Value {
 }
 
 #[tokio::test]
+async fn no_source_is_made_where_ids_are_forgotten_before_its_provider_has_stopped_sending_again() {
+    let day = 86_400;
+    let stage = Stage::with(|config| {
+        config.retention.messages = std::time::Duration::from_secs(2 * day);
+    })
+    .await;
+    let made = stage.gateway.call("POST", "/source").json(&wanted());
+    let text = made.expect(422).await.text().to_owned();
+    assert!(
+        text.contains("provider") && text.contains("retention.messages"),
+        "{text}"
+    );
+    let stage = Stage::with(|config| {
+        config.retention.messages = std::time::Duration::from_secs(3 * day);
+    })
+    .await;
+    stage
+        .gateway
+        .call("POST", "/source")
+        .json(&wanted())
+        .expect(201)
+        .await;
+}
+
+#[tokio::test]
 async fn a_source_shows_everything_but_its_secrets_and_its_token_once() {
     let stage = Stage::with(|config| {
         config.server.public_urls = vec!["https://hooks.example.com".parse().unwrap()];

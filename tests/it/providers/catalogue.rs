@@ -161,6 +161,12 @@ fn a_bad_directory_is_told_with_all_its_mistakes_at_once() {
         "i_reason.toml",
         &ACME.replace("\"inbound\"", "\"doc_only\""),
     );
+    write(
+        "j_reconcile.toml",
+        &format!(
+            "{ACME}\n[webhook.reconcile]\nagain = \"again\"\nid_path = \"\"\nfailed_if = \"status\"\nevery_s = 5\nsince = 1\n"
+        ),
+    );
     let wanted = [
         "Upper.toml:1: the file's name \"Upper\": want 1 to 64 of a-z, 0-9 and _",
         "a_keys.toml:1: name is missing",
@@ -182,6 +188,12 @@ fn a_bad_directory_is_told_with_all_its_mistakes_at_once() {
         "h_api.toml:29: actions: path is missing",
         "i_reason.toml:1: status = \"doc_only\" and why go together",
         "i_reason.toml:1: status = \"doc_only\" has no webhook",
+        "j_reconcile.toml:26: webhook.reconcile: list is missing",
+        "j_reconcile.toml:27: webhook.reconcile.again: \"again\": want METHOD /path",
+        "j_reconcile.toml:28: webhook.reconcile.id_path: ",
+        "j_reconcile.toml:29: webhook.reconcile.failed_if: \"status\": want PATH OPERATOR VALUE",
+        "j_reconcile.toml:30: webhook.reconcile.every_s: want 60 to 86400",
+        "j_reconcile.toml:31: webhook.reconcile.since: unknown key",
     ];
     let found = mistakes(directory.path());
     let missing: Vec<_> = wanted

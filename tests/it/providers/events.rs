@@ -84,6 +84,41 @@ fn a_batch_is_split_into_slices_of_the_body() {
 }
 
 #[test]
+fn hubspot_events_that_share_an_event_id_are_told_apart_and_a_retry_is_not() {
+    let event = |object: u64, at: u64, attempt: u64| {
+        json!({
+            "eventId": 100, "subscriptionId": 12, "objectId": object, "occurredAt": at,
+            "subscriptionType": "contact.creation", "attemptNumber": attempt,
+        })
+    };
+    let list = [
+        event(1, 5, 0),
+        event(2, 5, 0),
+        event(1, 6, 0),
+        event(1, 5, 1),
+    ];
+    let body = Value::from(list.to_vec()).to_string();
+    let found = of("hubspot", &Request::post(body));
+    let ids: Vec<_> = found
+        .iter()
+        .map(|event| event.id.as_deref().unwrap())
+        .collect();
+    let wanted = ["1.5", "2.5", "1.6", "1.5"].map(|end| format!("hubspot-100.12.{end}"));
+    assert_eq!(ids, wanted);
+}
+
+#[test]
+fn the_body_of_a_list_that_is_kept_is_kept_once() {
+    // With every event it would make a gigabyte of a megabyte.
+    let body = format!(r#"["{}",{}{{}}]"#, "x".repeat(10_000), "1,".repeat(998));
+    let found = of("sendgrid", &Request::post(body.clone()));
+    assert_eq!(found.len(), 1000);
+    assert_eq!(found[0].raw.as_deref(), Some(body.as_bytes()));
+    assert_eq!(found.iter().filter(|event| event.raw.is_some()).count(), 1);
+    assert_eq!(json_of(&found[1].payload), json!({"payload": 1}));
+}
+
+#[test]
 fn an_empty_batch_is_a_heart_beat_and_an_absent_one_a_single_event() {
     assert_eq!(of("asana", &Request::post(r#"{"events":[]}"#)), []);
     let single = of("asana", &Request::post(r#"{"other":1}"#));

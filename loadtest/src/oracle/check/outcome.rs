@@ -125,6 +125,7 @@ pub(super) fn non_vacuity(facts: &Facts<'_>, found: &mut Vec<Violation>) {
     let failed = history.deliveries.len() as u64 - facts.successes();
     want("failed attempts", failed, least.failed_attempts);
     want("requests shed", history.shed, least.shed);
+    want("events taken again", history.replays, least.replays);
     for (kind, wanted) in &least.faults {
         let faults = history.faults.iter();
         let seen = faults.filter(|(_, fault)| fault.kind == *kind).count() as u64;

@@ -3,8 +3,9 @@
 use std::io::Write;
 
 use super::{Rule, judge_dir};
-use crate::oracle::doctored::{honest, self_test};
+use crate::oracle::doctored::self_test;
 use crate::oracle::history::{PRODUCER, RECEIVER};
+use crate::oracle::honest::honest;
 
 #[test]
 fn each_doctored_history_is_rejected_by_its_own_rule_and_the_honest_one_by_none() {
@@ -18,10 +19,10 @@ fn the_honest_history_is_counted() {
     let dir = tempfile::tempdir().unwrap();
     honest().write(dir.path()).unwrap();
     let verdict = judge_dir(dir.path()).unwrap();
-    assert_eq!((verdict.acknowledged, verdict.pairs), (8, 15));
+    assert_eq!((verdict.acknowledged, verdict.pairs), (10, 19));
     assert_eq!((verdict.lost, verdict.duplicates), (0, 3));
     assert_eq!(verdict.unknown, 1);
-    assert_eq!(verdict.delivered, 19);
+    assert_eq!(verdict.delivered, 23);
 }
 
 /// Appends bytes to a file of an honest history and judges it.
@@ -44,7 +45,7 @@ fn a_torn_last_line_is_what_a_killed_recorder_leaves() {
 fn any_other_line_that_cannot_be_read_is_an_error_that_names_it() {
     let error = with_tail(RECEIVER, b"{\"start\":17, \"en\n").unwrap_err();
     assert!(
-        format!("{error:#}").contains("receiver.jsonl:26"),
+        format!("{error:#}").contains("receiver.jsonl:30"),
         "{error:#}"
     );
     assert!(with_tail(PRODUCER, b"\xff\n").is_err());
@@ -88,7 +89,7 @@ fn a_call_that_never_ended_has_an_unknown_fate() {
         .retain(|term| !matches!(term, crate::oracle::history::Term::Rules(_)));
     raw.write(dir.path()).unwrap();
     let verdict = judge_dir(dir.path()).unwrap();
-    assert_eq!((verdict.acknowledged, verdict.unknown), (7, 2));
+    assert_eq!((verdict.acknowledged, verdict.unknown), (9, 2));
     let rules: Vec<_> = verdict.violations.iter().map(|one| one.rule).collect();
     assert!(
         !rules.contains(&Rule::C1) && !rules.contains(&Rule::C2),

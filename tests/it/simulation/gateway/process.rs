@@ -304,6 +304,7 @@ fn front(
     }));
     let inbound = Inbound::new(inbound::Parts {
         config: config.inbound.clone(),
+        ids_kept: config.retention.messages,
         base: None,
         trusted: Vec::new(),
         catalogue: Arc::new(Catalogue::builtin().unwrap()),
