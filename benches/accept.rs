@@ -134,6 +134,8 @@ fn gateway() -> Router {
         delivery: config.delivery,
         retention: config.retention,
         targets: TargetRules::default(),
+        catalogs: Arc::default(),
+        handshake: None,
         backups: None,
         metrics: Box::new(String::new),
     })))

@@ -35,6 +35,7 @@ mod query;
 mod reply;
 mod request;
 mod routes;
+mod sample;
 mod session;
 mod source;
 mod stats;
@@ -54,7 +55,9 @@ use tokio::sync::Semaphore;
 use crate::auth::{Auth, Entropy};
 use crate::backup::Backups;
 use crate::base::Clock;
+use crate::catalogs::Catalogs;
 use crate::config;
+use crate::deliver::Handshake;
 use crate::directory::Directory;
 use crate::inbound::Inbound;
 use crate::ingest::Ingest;
@@ -91,6 +94,10 @@ pub struct Parts {
     pub retention: config::Retention,
     /// Which URLs endpoints may have, until [`ApiState::adopt`] says otherwise.
     pub targets: TargetRules,
+    /// What is known of event types beside those that exist.
+    pub catalogs: Arc<Catalogs>,
+    /// What asks receivers whether they want a subscription; without it that cannot be asked for.
+    pub handshake: Option<Arc<dyn Handshake>>,
     /// Backups, if the store can be copied while it is used.
     pub backups: Option<Arc<Backups>>,
     /// The page of `/metrics`, in the Prometheus text form.

@@ -11,8 +11,8 @@ use super::error::{Code, Problem};
 use super::request::{Answer, Cx, Replay, get, leave, on, scan};
 use super::{
     ApiState, application, attempt, backup, cancel, content, endpoint, event_type, events, example,
-    explain, import, inbound, instance, key, message, openapi, session, source, stats, task,
-    tenant, vault, walk,
+    explain, import, inbound, instance, key, message, openapi, sample, session, source, stats,
+    task, tenant, vault, walk,
 };
 use crate::model::Scope;
 
@@ -403,6 +403,14 @@ fn sessions() -> Vec<(&'static str, Route)> {
         ),
         ("/event-type/import/openapi", change(post, import::openapi)),
         (
+            "/event-type/import/catalogue",
+            change(post, import::catalogue),
+        ),
+        (
+            "/event-type/{event_type_name}/sample",
+            scan(Scope::WebhooksRead, sample::read),
+        ),
+        (
             "/stats/usage/app",
             on(post, Scope::MessageRead, Replay::Stored, stats::usage),
         ),
@@ -483,8 +491,6 @@ fn later() -> Vec<(&'static str, Route)> {
         "/capacity",
         "/config",
         "/diagnosis",
-        "/event-type/import/catalogue",
-        "/event-type/{event_type_name}/sample",
         "/provider",
     ]
     .map(|path| (path, any(not_built)))

@@ -10,6 +10,24 @@ use crate::directory;
 use crate::model::{AppId, Application, Scope};
 use crate::schedule::OPERATOR;
 
+/// Adds the event types of the catalogues that the configuration names.
+pub(super) async fn add_event_types(
+    engine: &Engine,
+    names: &[String],
+) -> Result<(), directory::Error> {
+    let (now, catalogs) = (engine.clock.now(), &engine.catalogs);
+    let add = |draft: &mut directory::Draft| catalogs.add_missing(names, draft, now);
+    let added = engine.directory.change(add).await?;
+    if added > 0 {
+        info!(
+            added,
+            catalogs = names.join(", "),
+            "event types of catalogues were added"
+        );
+    }
+    Ok(())
+}
+
 /// Makes what is missing. Answers the text of a new admin key if there was none of any kind.
 pub(super) async fn prepare(
     engine: &Engine,

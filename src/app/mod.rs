@@ -81,6 +81,9 @@ pub enum Error {
     /// Manifests of providers that cannot be used.
     #[error("the providers' manifests have mistakes: {0}")]
     Providers(String),
+    /// Catalogues of event types that cannot be used.
+    #[error("the catalogues of event types have mistakes: {0}")]
+    Catalogs(String),
     /// What the instance needs could not be written.
     #[error("the instance cannot be set up")]
     Instance(#[from] crate::directory::Error),
@@ -137,6 +140,7 @@ impl Error {
             | Self::Directory(_)
             | Self::VaultKey(_)
             | Self::Providers(_)
+            | Self::Catalogs(_)
             | Self::Defaults(_)
             | Self::AdminKey(_) => 78,
             Self::Store { .. } => 74,
@@ -197,6 +201,7 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
         }
     };
     show_new_key(&engine, admin_key.is_some(), say).await?;
+    instance::add_event_types(&engine, &config.event_types.catalogs).await?;
     let admin = admin_key.map(|key| auth::hash(&key));
     let api = build::api(&config, &engine, admin, exposition.clone());
     let (front_stopper, front_stop) = Stopper::new();

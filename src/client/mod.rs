@@ -178,6 +178,11 @@ impl Client {
     /// Performs one exchange. Never fails otherwise than by its outcome, never takes noticeably
     /// longer than `request.timeout`. Cancelling drops the connection.
     pub async fn send(&self, request: Request) -> Exchange {
+        self.send_seeing(request, |_| ()).await
+    }
+
+    /// [`Client::send`], and the headers of the answer shown to `see`, if there is one.
+    pub async fn send_seeing(&self, request: Request, see: impl FnOnce(&HeaderMap)) -> Exchange {
         let inner = &*self.0;
         let started = inner.clock.monotonic();
         let timeout = request.timeout;
@@ -187,6 +192,7 @@ impl Client {
         let outcome = match head {
             Ok(Ok(mut answer)) => {
                 let outcome = inner.judge(&answer.head);
+                see(answer.head.headers());
                 let passed = inner.clock.monotonic().saturating_sub(started);
                 let whole = read(answer.head.body_mut(), &mut answer.connection, &mut kept);
                 let whole = tokio::time::timeout(timeout.saturating_sub(passed), whole).await;

@@ -20,8 +20,8 @@ pub use attempt::{
 };
 pub use delivery::{Delivery, DeliveryState, EndpointState, Health, ParkReason, Parked, ParkedKey};
 pub use endpoint::{
-    DisablePolicy, DisableReason, Endpoint, Envelope, HexKey, HexProfile, Order, Profile,
-    TenantMark,
+    DisablePolicy, DisableReason, Endpoint, Envelope, ExcludePii, HexKey, HexProfile, Order,
+    Profile, TenantMark,
 };
 pub use event_type::EventType;
 pub use ids::{

@@ -9,6 +9,7 @@
 //! (`deliver`, `client`).
 
 pub mod address;
+pub mod exclude;
 pub mod filter;
 pub mod forwarded;
 pub mod header;

@@ -3,6 +3,7 @@
 pub(crate) mod kit;
 
 mod auth;
+mod catalogs;
 mod content;
 mod errors;
 mod figures;

@@ -82,6 +82,7 @@ impl Attempts for Outgoing {
             };
         };
         let job = deliver::Job {
+            marked: None,
             delivery: Delivery {
                 at: job.message.at,
                 endpoint: job.endpoint,
@@ -328,6 +329,8 @@ fn router(
         delivery: config.delivery,
         retention: config.retention,
         targets: TargetRules::default(),
+        catalogs: Arc::default(),
+        handshake: None,
         metrics: Box::new(|| String::from("# metrics\n")),
     });
     api::router(Arc::new(state))
