@@ -136,6 +136,7 @@ fn gateway() -> Router {
         targets: TargetRules::default(),
         catalogs: Arc::default(),
         handshake: None,
+        reserve: 0,
         backups: None,
         metrics: Box::new(String::new),
     })))

@@ -59,27 +59,25 @@ pub(super) async fn openapi(mut cx: Cx) -> Answer {
         let data = json!({ "modified": modified, "to_modify": shown });
         return Ok(Reply::ok(&json!({ "data": data })));
     }
-    cx.state
-        .directory
-        .carry_out(move |draft| {
-            let names: BTreeSet<&str> = described.iter().map(|one| one.name.as_str()).collect();
-            if replace {
-                let others = draft.event_types().values();
-                let others = others.filter(|t| !t.archived && !names.contains(t.name.as_str()));
-                let others: Vec<EventType> = others.map(|t| EventType::clone(t)).collect();
-                for mut other in others {
-                    other.archived = true;
-                    other.updated = now;
-                    draft.put_event_type(other)?;
-                }
+    cx.carry_out(move |draft| {
+        let names: BTreeSet<&str> = described.iter().map(|one| one.name.as_str()).collect();
+        if replace {
+            let others = draft.event_types().values();
+            let others = others.filter(|t| !t.archived && !names.contains(t.name.as_str()));
+            let others: Vec<EventType> = others.map(|t| EventType::clone(t)).collect();
+            for mut other in others {
+                other.archived = true;
+                other.updated = now;
+                draft.put_event_type(other)?;
             }
-            for one in described {
-                let known = draft.event_type(&one.name).cloned();
-                draft.put_event_type(one.into_type(known.as_deref(), now))?;
-            }
-            Ok::<_, Problem>(())
-        })
-        .await?;
+        }
+        for one in described {
+            let known = draft.event_type(&one.name).cloned();
+            draft.put_event_type(one.into_type(known.as_deref(), now))?;
+        }
+        Ok::<_, Problem>(())
+    })
+    .await?;
     Ok(Reply::ok(&json!({ "data": { "modified": modified } })))
 }
 
@@ -113,16 +111,14 @@ pub(super) async fn catalogue(mut cx: Cx) -> Answer {
         let data = json!({ "modified": modified, "to_modify": shown });
         return Ok(Reply::ok(&json!({ "data": data })));
     }
-    cx.state
-        .directory
-        .carry_out(move |draft| {
-            for one in listed.iter() {
-                let known = draft.event_type(&one.name).cloned();
-                draft.put_event_type(one.event_type(known.as_deref(), now))?;
-            }
-            Ok::<_, Problem>(())
-        })
-        .await?;
+    cx.carry_out(move |draft| {
+        for one in listed.iter() {
+            let known = draft.event_type(&one.name).cloned();
+            draft.put_event_type(one.event_type(known.as_deref(), now))?;
+        }
+        Ok::<_, Problem>(())
+    })
+    .await?;
     Ok(Reply::ok(&json!({ "data": { "modified": modified } })))
 }
 

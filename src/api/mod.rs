@@ -9,9 +9,11 @@
 
 mod application;
 mod attempt;
+mod audit;
 mod backup;
 mod body;
 mod cancel;
+mod capacity;
 mod content;
 mod endpoint;
 mod error;
@@ -31,6 +33,7 @@ mod message;
 mod meters;
 pub mod openapi;
 mod page;
+mod quarantine;
 mod query;
 mod reply;
 mod request;
@@ -98,6 +101,8 @@ pub struct Parts {
     pub catalogs: Arc<Catalogs>,
     /// What asks receivers whether they want a subscription; without it that cannot be asked for.
     pub handshake: Option<Arc<dyn Handshake>>,
+    /// Bytes of the disk at which nothing new is accepted ([`config::Storage::reserve`]).
+    pub reserve: u64,
     /// Backups, if the store can be copied while it is used.
     pub backups: Option<Arc<Backups>>,
     /// The page of `/metrics`, in the Prometheus text form.
@@ -110,6 +115,7 @@ pub struct ApiState {
     rules: ArcSwap<Rules>,
     meters: meters::Meters,
     tasks: task::Registry,
+    samples: capacity::Samples,
     scrub: content::Scrub,
     webhook_keys: webhook_keys::Cache,
     /// Places for lists ([`request::scan`]).
@@ -126,6 +132,7 @@ impl ApiState {
             rules: ArcSwap::from_pointee(rules),
             meters: meters::Meters::default(),
             tasks,
+            samples: capacity::Samples::default(),
             scrub: content::Scrub::default(),
             webhook_keys: webhook_keys::Cache::default(),
             scans: Arc::new(Semaphore::new(request::SCANS)),
@@ -144,6 +151,9 @@ impl ApiState {
     pub async fn store_last_use(&self) {
         if let Err(cause) = self.auth.store_last_use().await {
             tracing::warn!(%cause, "the last use of keys was not stored; it is tried again");
+        }
+        if let Err(cause) = self.directory.store_usage(self.clock.now()).await {
+            tracing::warn!(%cause, "what applications used of their quotas was not stored");
         }
     }
 

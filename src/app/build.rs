@@ -30,7 +30,9 @@ use crate::policy::own::Own;
 use crate::policy::target::TargetRules;
 use crate::providers::Catalogue;
 use crate::schedule::core::{Core, Input, Settings};
-use crate::schedule::{self, Announcer, Driver, Inbox, Parts, Recovery, SourceNews, Status};
+use crate::schedule::{
+    self, Announcer, Driver, Inbox, Parts, QuotaNews, Recovery, SourceNews, Status,
+};
 use crate::server::{self, Listeners, Server, Tls};
 use crate::store::fjall::Store;
 use crate::store::{self, ConfigKind, Reader};
@@ -52,6 +54,7 @@ pub(super) struct Engine {
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) catalogs: Arc<Catalogs>,
     pub(super) news: SourceNews,
+    pub(super) quota_news: QuotaNews,
     /// Taken by whoever waits for the recovery.
     pub(super) recovery: Option<RecoveryError>,
 }
@@ -117,7 +120,7 @@ pub(super) async fn engine(
     let (requests_to, requests) = mpsc::channel(256);
     let announcer = announcer((&lane, &directory, &shared), tasks, &losses);
     let backups = backups(config, source, &lane, &shared).await?;
-    let news = announcer.source_news();
+    let (news, quota_news) = (announcer.source_news(), announcer.quota_news());
 
     let mut core = Core::new(settings(config));
     let recovery = schedule::begin(
@@ -163,6 +166,7 @@ pub(super) async fn engine(
         catalogue,
         catalogs,
         news,
+        quota_news,
         recovery: Some(recovery_failed),
     })
 }
@@ -415,6 +419,7 @@ pub(super) fn api(
         retention: config.retention.clone(),
         targets: engine.rules.clone(),
         catalogs: Arc::clone(&engine.catalogs),
+        reserve: config.storage.reserve.get(),
         handshake: Some(Arc::new(engine.outgoing.client().clone())),
         backups: Some(Arc::clone(&engine.backups)),
         metrics: Box::new(move || exposition.render()),

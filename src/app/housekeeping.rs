@@ -9,8 +9,8 @@ use tracing::{info, warn};
 use super::build::Engine;
 use crate::api::ApiState;
 use crate::backup::Backups;
-use crate::base::SystemClock;
 use crate::base::task::{OnExit, Stop, Tasks};
+use crate::base::{Clock, SystemClock};
 use crate::config::Config;
 use crate::lane::Lane;
 use crate::metrics::StoreMetrics;
@@ -20,6 +20,8 @@ use crate::store::Space;
 const EVERY: Duration = Duration::from_secs(2);
 /// When keys were last used is stored this often.
 const KEY_USE: Duration = Duration::from_secs(600);
+/// What the instance takes is sampled this often.
+const SAMPLE: Duration = Duration::from_secs(60);
 /// A clock that moved further than this is taken over (`reliability.md` 6, Clock).
 const STEP: i64 = 2_000;
 
@@ -72,6 +74,42 @@ pub(super) fn note_keys(api: Arc<ApiState>, tasks: &Tasks, stop: &Stop) {
             api.store_last_use().await;
             if !stop.is_stopped() {
                 api.scrub().await;
+            }
+        }
+    });
+}
+
+/// Samples what the instance takes, once a minute.
+pub(super) fn sample_capacity(api: Arc<ApiState>, tasks: &Tasks, stop: &Stop) {
+    let mut stop = stop.clone();
+    tasks.spawn("capacity", OnExit::Log, async move {
+        loop {
+            api.sample_capacity().await;
+            tokio::select! {
+                () = tokio::time::sleep(SAMPLE) => {}
+                () = stop.stopped() => return,
+            }
+        }
+    });
+}
+
+/// Tells once a month of each application that has used up its deliveries.
+pub(super) fn watch_quotas(engine: &Engine, tasks: &Tasks, stop: &Stop) {
+    let (directory, clock) = (Arc::clone(&engine.directory), Arc::clone(&engine.clock));
+    let (news, mut stop) = (engine.quota_news.clone(), stop.clone());
+    tasks.spawn("quotas", OnExit::Log, async move {
+        loop {
+            let now = clock.now();
+            for entry in directory.snapshot().apps() {
+                let usage = entry.load.usage();
+                if let (Some(limit), true) = (usage.limit(), usage.is_news(now)) {
+                    warn!(app = %entry.app.id, limit, "the deliveries of this month are used up");
+                    news.reached(entry.app.no, limit, usage.used(now).month.end());
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(EVERY) => {}
+                () = stop.stopped() => return,
             }
         }
     });

@@ -7,7 +7,7 @@ use super::build::Engine;
 use crate::auth::{KEY_RANDOM, NewKey, mint};
 use crate::base::Clock;
 use crate::directory;
-use crate::model::{AppId, Application, Scope};
+use crate::model::{AppId, Application, Quotas, Scope};
 use crate::schedule::OPERATOR;
 
 /// Adds the event types of the catalogues that the configuration names.
@@ -56,6 +56,8 @@ pub(super) async fn prepare(
                     created: now,
                     updated: now,
                     portal_cuts: Vec::new(),
+                    plan: None,
+                    quotas: Quotas::default(),
                     deleted: None,
                 })?;
             }
@@ -70,6 +72,7 @@ pub(super) async fn prepare(
                 scopes: vec![Scope::Admin],
                 app: None,
                 expires: None,
+                allowed_ips: Vec::new(),
             };
             let (key, text) = mint(random, new, now);
             draft.put_key(key)?;

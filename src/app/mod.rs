@@ -210,6 +210,8 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
 
     tasks.spawn("metrics", OnExit::Log, exposition.upkeep(stop.clone()));
     housekeeping::start(&engine, &config, &tasks, &stop);
+    housekeeping::sample_capacity(Arc::clone(&api), &tasks, &stop);
+    housekeeping::watch_quotas(&engine, &tasks, &stop);
     housekeeping::note_keys(Arc::clone(&api), &tasks, &stop);
     let (limit, recovery) = (config.server.drain_timeout, engine.recovery.take());
     let early = tokio::select! {

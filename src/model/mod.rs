@@ -14,7 +14,7 @@ mod message;
 mod secret;
 mod source;
 
-pub use application::{Application, PortalCut};
+pub use application::{Application, PortalCut, Quotas};
 pub use attempt::{
     Attempt, AttemptNo, DeadReason, EXPUNGED, FailureKind, Outcome, Trigger, Verdict,
 };
@@ -25,8 +25,8 @@ pub use endpoint::{
 };
 pub use event_type::EventType;
 pub use ids::{
-    AppId, AppNo, AttemptId, EndpointId, EndpointNo, KeyId, LaneId, MessageId, Position, SourceId,
-    SourceNo, TaskId,
+    AppId, AppNo, AttemptId, AuditId, EndpointId, EndpointNo, KeyId, LaneId, MessageId, Position,
+    SourceId, SourceNo, TaskId,
 };
 pub use key::{ApiKey, Scope};
 pub use message::{ContentType, Labels, Message};

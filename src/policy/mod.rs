@@ -19,6 +19,7 @@ mod key;
 pub mod limit;
 pub mod outcome;
 pub mod own;
+pub mod quota;
 pub mod retry;
 pub mod sign;
 pub mod target;

@@ -192,8 +192,6 @@ pub(in crate::api) async fn create(mut cx: Cx) -> Answer {
     }
     let (state, now) = (Arc::clone(&cx.state), cx.now);
     let (endpoint, is_new) = cx
-        .state
-        .directory
         .carry_out(move |draft| {
             let entry = draft.app_by_no(app).cloned();
             let entry = entry.ok_or_else(|| Problem::not_found("application"))?;
@@ -276,8 +274,6 @@ pub(in crate::api) async fn put(mut cx: Cx) -> Answer {
     };
     let (state, now, no) = (Arc::clone(&cx.state), cx.now, endpoint.no);
     let changed = cx
-        .state
-        .directory
         .carry_out(move |draft| sent.lay_over(draft, no, (&state, now)))
         .await?;
     let text = "The webhook was changed.";
@@ -289,9 +285,7 @@ pub(in crate::api) async fn delete(cx: Cx) -> Answer {
     let app = own_app(&cx)?;
     let endpoint = find(&cx, &app)?;
     let (app, no, now) = (app.app.no, endpoint.no, cx.now);
-    cx.state
-        .directory
-        .carry_out(move |draft| remove(draft, app, no, now))
+    cx.carry_out(move |draft| remove(draft, app, no, now))
         .await?;
     Ok(done("The webhook was deleted."))
 }

@@ -22,7 +22,7 @@ use crate::config::Retention;
 use crate::model::{AppNo, Attempt, LaneId, Position};
 use crate::store::faults::{Fault, Faults};
 use crate::store::{
-    Accept, ConfigRow, Content, Error, IdempotencyKey, IdempotencyRecord, Settlement,
+    Accept, ConfigKind, ConfigRow, Content, Error, IdempotencyKey, IdempotencyRecord, Settlement,
     Space as Figures, Standing, StoredAnswer, Writer,
 };
 
@@ -438,6 +438,12 @@ impl Writer for FjallWriter {
         let mut commit = self.start(rows.len());
         let spaces = &self.parts.spaces;
         for row in rows {
+            if row.kind == ConfigKind::Audit {
+                if let Some(key) = keys::audit_entry(&row.key) {
+                    commit.put(spaces, Space::Lists, &key, record::object(&key, &row.value));
+                }
+                continue;
+            }
             let key = keys::object(row.kind, &row.key);
             commit.put(spaces, Space::State, &key, record::object(&key, &row.value));
         }

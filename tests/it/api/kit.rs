@@ -345,6 +345,7 @@ impl Gateway {
             targets: TargetRules::default(),
             catalogs: Arc::new(Catalogs::load(None, &[]).unwrap()),
             handshake: None,
+            reserve: 0,
             backups: None,
             metrics: Box::new(|| String::from("# metrics\n")),
         });

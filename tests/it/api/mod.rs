@@ -2,6 +2,7 @@
 
 pub(crate) mod kit;
 
+mod audit;
 mod auth;
 mod catalogs;
 mod content;
@@ -16,6 +17,8 @@ mod messages;
 mod objects;
 mod openapi;
 mod pages;
+mod quarantine;
+mod quotas;
 mod sessions;
 mod sizes;
 mod tasks;

@@ -331,6 +331,7 @@ fn router(
         targets: TargetRules::default(),
         catalogs: Arc::default(),
         handshake: None,
+        reserve: 0,
         metrics: Box::new(|| String::from("# metrics\n")),
     });
     api::router(Arc::new(state))
