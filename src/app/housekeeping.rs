@@ -61,9 +61,16 @@ async fn keep(lane: Lane, clock: SystemClock, backups: Arc<Backups>, reserve: u6
     }
 }
 
+/// What needs the API: figures that are stored or sampled now and then, and quotas.
+pub(super) fn with_api(engine: &Engine, api: &Arc<ApiState>, tasks: &Tasks, stop: &Stop) {
+    sample_capacity(Arc::clone(api), tasks, stop);
+    watch_quotas(engine, tasks, stop);
+    note_keys(Arc::clone(api), tasks, stop);
+}
+
 /// Stores when keys were last used, every ten minutes and at the end; lets the disk forget what was
 /// expunged.
-pub(super) fn note_keys(api: Arc<ApiState>, tasks: &Tasks, stop: &Stop) {
+fn note_keys(api: Arc<ApiState>, tasks: &Tasks, stop: &Stop) {
     let mut stop = stop.clone();
     tasks.spawn("key use", OnExit::Log, async move {
         while !stop.is_stopped() {
@@ -80,7 +87,7 @@ pub(super) fn note_keys(api: Arc<ApiState>, tasks: &Tasks, stop: &Stop) {
 }
 
 /// Samples what the instance takes, once a minute.
-pub(super) fn sample_capacity(api: Arc<ApiState>, tasks: &Tasks, stop: &Stop) {
+fn sample_capacity(api: Arc<ApiState>, tasks: &Tasks, stop: &Stop) {
     let mut stop = stop.clone();
     tasks.spawn("capacity", OnExit::Log, async move {
         loop {
@@ -94,7 +101,7 @@ pub(super) fn sample_capacity(api: Arc<ApiState>, tasks: &Tasks, stop: &Stop) {
 }
 
 /// Tells once a month of each application that has used up its deliveries.
-pub(super) fn watch_quotas(engine: &Engine, tasks: &Tasks, stop: &Stop) {
+fn watch_quotas(engine: &Engine, tasks: &Tasks, stop: &Stop) {
     let (directory, clock) = (Arc::clone(&engine.directory), Arc::clone(&engine.clock));
     let (news, mut stop) = (engine.quota_news.clone(), stop.clone());
     tasks.spawn("quotas", OnExit::Log, async move {

@@ -34,6 +34,8 @@ use crate::base::Timestamp;
 use crate::model::{AppNo, EndpointNo, LaneId, ParkedKey, Position};
 use crate::store::ConfigKind;
 
+use super::spaces::Space;
+
 /// Batches that can be verified after an open. More than fit into the journals of a busy store; few
 /// in unit tests, so that they come round.
 pub(super) const RING: u64 = if cfg!(test) { 16 } else { 1 << 18 };
@@ -258,6 +260,15 @@ pub(super) fn object(kind: ConfigKind, name: &[u8]) -> Vec<u8> {
     key.extend_from_slice(&[OBJECT, kind as u8]);
     key.extend_from_slice(name);
     key
+}
+
+/// Where a row of a configuration change stands: entries of the audit log among the lists.
+pub(super) fn place(kind: ConfigKind, name: &[u8]) -> (Space, Vec<u8>) {
+    let entry = audit_entry(name).filter(|_| kind == ConfigKind::Audit);
+    match entry {
+        Some(key) => (Space::Lists, key.to_vec()),
+        None => (Space::State, object(kind, name)),
+    }
 }
 
 /// Reads the key of a configuration object.

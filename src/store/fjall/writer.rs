@@ -22,7 +22,7 @@ use crate::config::Retention;
 use crate::model::{AppNo, Attempt, LaneId, Position};
 use crate::store::faults::{Fault, Faults};
 use crate::store::{
-    Accept, ConfigKind, ConfigRow, Content, Error, IdempotencyKey, IdempotencyRecord, Settlement,
+    Accept, ConfigRow, Content, Error, IdempotencyKey, IdempotencyRecord, Settlement,
     Space as Figures, Standing, StoredAnswer, Writer,
 };
 
@@ -438,14 +438,8 @@ impl Writer for FjallWriter {
         let mut commit = self.start(rows.len());
         let spaces = &self.parts.spaces;
         for row in rows {
-            if row.kind == ConfigKind::Audit {
-                if let Some(key) = keys::audit_entry(&row.key) {
-                    commit.put(spaces, Space::Lists, &key, record::object(&key, &row.value));
-                }
-                continue;
-            }
-            let key = keys::object(row.kind, &row.key);
-            commit.put(spaces, Space::State, &key, record::object(&key, &row.value));
+            let (space, key) = keys::place(row.kind, &row.key);
+            commit.put(spaces, space, &key, record::object(&key, &row.value));
         }
         let value = record::number(keys::REVISION, revision);
         commit.put(spaces, Space::State, keys::REVISION, value);
