@@ -195,7 +195,7 @@ fn whole_tables_of_expired_messages_leave_the_disk_and_journals_stay_few() {
 }
 
 #[test]
-fn entries_of_the_audit_log_go_by_the_day_when_they_are_as_old_as_messages() {
+fn entries_of_the_audit_log_are_no_configuration_and_stay_as_long_as_messages() {
     let dir = tempfile::tempdir().unwrap();
     let options = storage(dir.path());
     let Opened {
@@ -223,7 +223,6 @@ fn entries_of_the_audit_log_go_by_the_day_when_they_are_as_old_as_messages() {
     assert_eq!(days_of(&*reader), [START.plus(days(10)), START]);
     assert_eq!(reader.config().unwrap().1, [], "they are no configuration");
     drop((writer, reader));
-    // Whole tables are dropped: what still lies in memory is written out by the start.
     let Opened {
         mut writer, reader, ..
     } = open(&options);
