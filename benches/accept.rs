@@ -134,6 +134,9 @@ fn gateway() -> Front {
         delivery: config.delivery,
         retention: config.retention,
         targets: TargetRules::default(),
+        catalogs: Arc::default(),
+        handshake: None,
+        reserve: 0,
         backups: None,
         metrics: Box::new(String::new),
     })))

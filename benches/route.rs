@@ -36,6 +36,7 @@ fn endpoint(no: u32, event_type: String) -> Endpoint {
         created: Timestamp::ZERO,
         updated: Timestamp::ZERO,
         tenant: None,
+        exclude_pii: None,
         deleted: None,
     }
 }

@@ -296,6 +296,7 @@ fn endpoint() -> Endpoint {
         created: Timestamp::ZERO,
         updated: Timestamp::ZERO,
         tenant: None,
+        exclude_pii: None,
         deleted: None,
     }
 }

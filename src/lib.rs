@@ -30,6 +30,7 @@ pub mod ingest;
 pub mod schedule;
 pub mod deliver;
 pub mod auth;
+pub mod catalogs;
 pub mod directory;
 pub mod vault;
 pub mod backup;

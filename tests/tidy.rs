@@ -52,7 +52,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("shuttle", &["src/base/task.rs", "src/lane/sync.rs"]),
     ("std::env", &["src/cli", "src/config"]),
     ("tokio_rustls", &["src/client", "src/server"]),
-    ("toml", &["src/config", "src/providers"]),
+    ("toml", &["src/catalogs", "src/config", "src/providers"]),
     ("tower", &["src/api", "src/app", "src/server"]),
     ("tracing_subscriber", &["src/telemetry"]),
     ("webpki_roots", &["src/client"]),

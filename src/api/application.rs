@@ -15,7 +15,7 @@ use crate::base::{Id20, Timestamp};
 use crate::directory::{AppEntry, Draft};
 use crate::ingest::ApplicationIn;
 use crate::ingest::fields::{self, Given, Item, ItemKind};
-use crate::model::{AppId, Application};
+use crate::model::{AppId, Application, Quotas};
 use crate::schedule::OPERATOR;
 
 /// ApplicationOut, with the SDK 1.x name of the rate beside the new one.
@@ -31,6 +31,10 @@ struct Out<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit: Option<u16>,
     metadata: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quotas: Option<Quotas>,
     created_at: Timestamp,
     updated_at: Timestamp,
 }
@@ -44,6 +48,8 @@ impl<'a> Out<'a> {
             throttle_rate: app.throttle_rate,
             rate_limit: app.throttle_rate,
             metadata: &app.metadata,
+            plan: app.plan.as_deref(),
+            quotas: Some(app.quotas).filter(|quotas| !quotas.is_empty()),
             created_at: app.created,
             updated_at: app.updated,
         }
@@ -75,8 +81,6 @@ pub(super) async fn create(mut cx: Cx) -> Answer {
     let wanted = ApplicationIn::read(cx.json().await?, &["body"])?;
     let (random, now) = (cx.state.entropy.bytes(), cx.now);
     let (app, is_new) = cx
-        .state
-        .directory
         .carry_out(move |draft| {
             let uid = wanted.uid.clone().value();
             let known = uid.as_deref().and_then(|uid| draft.app(uid)).cloned();
@@ -112,9 +116,8 @@ pub(super) async fn put(mut cx: Cx) -> Answer {
         creatable(&cx, &path, "application")?;
     }
     let (random, now) = (cx.state.entropy.bytes(), cx.now);
+    let is_bound = cx.principal.app.is_some();
     let (app, is_new) = cx
-        .state
-        .directory
         .carry_out(move |draft| {
             let Some(entry) = found.and_then(|no| draft.app_by_no(no)).cloned() else {
                 let uid = made_under(path, &wanted.uid)?;
@@ -123,7 +126,7 @@ pub(super) async fn put(mut cx: Cx) -> Answer {
                 }
                 return Ok((wanted.create(draft, Some(uid), random, now)?, true));
             };
-            Ok((change(draft, &entry, wanted, now)?, false))
+            Ok((change(draft, &entry, wanted, (now, is_bound))?, false))
         })
         .await?;
     let status = if is_new {
@@ -160,25 +163,36 @@ pub(super) fn creatable(cx: &Cx, name: &str, what: &str) -> Result<(), Problem> 
 pub(super) async fn patch(mut cx: Cx) -> Answer {
     let patch = cx.json().await?;
     let no = cx.app()?.app.no;
-    let now = cx.now;
+    let (now, is_bound) = (cx.now, cx.principal.app.is_some());
     let app = cx
-        .state
-        .directory
         .carry_out(move |draft| {
             let found = draft.app_by_no(no).cloned();
             let entry = found.ok_or_else(|| Problem::not_found("application"))?;
             let app = &entry.app;
             let mut whole = json!({
                 "name": app.name, "uid": app.uid, "throttleRate": app.throttle_rate,
-                "metadata": app.metadata,
+                "metadata": app.metadata, "plan": app.plan, "quotas": app.quotas,
             });
             merge(&mut whole, patch);
             null_without_uid(&mut whole);
             let wanted = ApplicationIn::read(whole, &["body"])?;
-            change(draft, &entry, wanted, now)
+            change(draft, &entry, wanted, (now, is_bound))
         })
         .await?;
     Ok(Reply::ok(&Out::of(&app)))
+}
+
+/// GET `/app/{app_id}/usage`
+pub(super) async fn usage(cx: Cx) -> Answer {
+    let entry = cx.app()?;
+    let used = entry.load.usage().used(cx.now);
+    let limit = entry.load.usage().limit();
+    let month = used.month;
+    Ok(Reply::ok(&json!({
+        "plan": entry.app.plan, "month": month.name(), "deliveries": limit.map(|_| used.deliveries),
+        "deliveriesPerMonth": limit, "resetsAt": month.end(),
+        "endpoints": entry.endpoints.len(), "maxEndpoints": entry.app.quotas.endpoints,
+    })))
 }
 
 /// JSON merge patch (RFC 7396), with the old names of fields and a rate of 0 meaning "none".
@@ -225,9 +239,19 @@ fn change(
     draft: &mut Draft,
     entry: &AppEntry,
     wanted: ApplicationIn,
-    now: Timestamp,
+    (now, is_bound): (Timestamp, bool),
 ) -> Result<Application, Problem> {
     let mut app = Application::clone(&entry.app);
+    // A tenant does not say what is allowed to it; what it leaves out stays.
+    let says_nothing = wanted.plan.is_none() && wanted.quotas.is_empty();
+    if !(is_bound && says_nothing) {
+        if is_bound && (&wanted.plan, wanted.quotas) != (&app.plan, app.quotas) {
+            let detail = "Plan and quotas want a key that is not bound to one application.";
+            return Err(Problem::new(Code::Forbidden, detail));
+        }
+        app.plan.clone_from(&wanted.plan);
+        app.quotas = wanted.quotas;
+    }
     if let Given::Value(uid) = &wanted.uid
         && draft.app(uid).is_some_and(|other| other.app.no != app.no)
     {
@@ -261,8 +285,6 @@ pub(super) async fn delete(cx: Cx) -> Answer {
     let no = cx.app()?.app.no;
     let now = cx.now;
     let silent = cx
-        .state
-        .directory
         .carry_out(move |draft| {
             let found = draft.app_by_no(no).cloned();
             let entry = found.ok_or_else(|| Problem::not_found("application"))?;

@@ -140,7 +140,7 @@ fn message_id(
 
 /// An attempt's id names endpoint, sequence number and attempt, not the lane, so a walk begins at the
 /// millisecond in it and skips up to the attempt itself.
-fn attempt_scan(paging: &Paging<AttemptId>, bounds: &Bounds) -> (Scan, Skip) {
+pub(super) fn attempt_scan(paging: &Paging<AttemptId>, bounds: &Bounds) -> (Scan, Skip) {
     let edge = |id: &AttemptId, newest_first: bool| {
         let time = id.0.at();
         if newest_first {
@@ -164,10 +164,10 @@ fn attempt_scan(paging: &Paging<AttemptId>, bounds: &Bounds) -> (Scan, Skip) {
 }
 
 /// Entries of one millisecond up to a certain attempt.
-struct Skip(Option<AttemptId>);
+pub(super) struct Skip(Option<AttemptId>);
 
 impl Skip {
-    fn skips(&mut self, key: &ListKey) -> bool {
+    pub(super) fn skips(&mut self, key: &ListKey) -> bool {
         let Some(id) = self.0 else { return false };
         let (_, seq, no) = id.parts();
         let same_time = key.time == id.0.at();
@@ -285,7 +285,7 @@ fn show(cx: &Cx, attempt: &Attempt, msg: MessageId, to: &Endpoint, with_content:
 
 /// What lies behind a target's name is the operator's affair: keys of one application read `target`
 /// for everything that would tell it (`api.md` 8).
-fn failure_name(cx: &Cx, kind: FailureKind) -> &'static str {
+pub(super) fn failure_name(cx: &Cx, kind: FailureKind) -> &'static str {
     let tells = matches!(
         kind,
         FailureKind::Dns | FailureKind::Refused | FailureKind::BlockedAddress

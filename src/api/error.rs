@@ -57,11 +57,11 @@ codes! {
     Unauthenticated = 401 "authentication_failed" "Authentication failed";
     /// A provider's request whose signature, time or token does not hold.
     NotVerified = 401 "not_verified" "Not verified";
-    /// A provider's request from an address that is not on the source's list.
+    /// A request from an address that is not on the list of the source or the key.
     IpNotAllowed = 403 "ip_not_allowed" "Address not allowed";
     /// The credential lacks the scope.
     Forbidden = 403 "insufficient access" "Insufficient access";
-    /// So many objects of this kind are not allowed.
+    /// So many objects of this kind, or deliveries a month, are not allowed.
     Quota = 403 "quota_exceeded" "Quota exceeded";
     /// No such object, or not one of the caller's.
     NotFound = 404 "not_found" "Not found";
@@ -297,6 +297,7 @@ impl From<Refused> for Problem {
             Refused::TooManyHops(_) => Self::new(Code::TooManyHops, detail),
             Refused::InProgress => Self::new(Code::InProgress, detail).after(1),
             Refused::Mismatch => mismatch(),
+            Refused::Quota { .. } => Self::new(Code::Quota, detail),
             Refused::Throttled {
                 retry_after_secs, ..
             } => Self::new(Code::RateLimited, detail).after(retry_after_secs),

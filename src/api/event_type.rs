@@ -134,8 +134,6 @@ pub(super) async fn create(mut cx: Cx) -> Answer {
     let wanted = Wanted::read(fields)?;
     let (name, now) = (name.unwrap_or_default(), cx.now);
     let made = cx
-        .state
-        .directory
         .carry_out(move |draft| {
             let known = draft.event_type(&name).cloned();
             if known.as_ref().is_some_and(|known| !known.archived) {
@@ -175,8 +173,6 @@ pub(super) async fn put(mut cx: Cx) -> Answer {
     let wanted = Wanted::read(cx.fields().await?)?;
     let now = cx.now;
     let (made, is_new) = cx
-        .state
-        .directory
         .carry_out(move |draft| {
             let known = draft.event_type(&name).cloned();
             let created = known.as_ref().map_or(now, |known| known.created);
@@ -199,8 +195,6 @@ pub(super) async fn patch(mut cx: Cx) -> Answer {
     let patch = cx.json().await?;
     let (name, now) = (find(&cx)?.name.clone(), cx.now);
     let made = cx
-        .state
-        .directory
         .carry_out(move |draft| {
             let known = draft.event_type(&name).cloned().ok_or_else(missing)?;
             let mut whole = json!({
@@ -226,17 +220,15 @@ pub(super) async fn delete(cx: Cx) -> Answer {
     cx.instance_wide()?;
     let expunge = cx.query().flag("expunge", false)?;
     let (name, now) = (find(&cx)?.name.clone(), cx.now);
-    cx.state
-        .directory
-        .carry_out(move |draft| {
-            let known = draft.event_type(&name).cloned().ok_or_else(missing)?;
-            let mut next = EventType::clone(&known);
-            next.archived = true;
-            next.deleted = expunge;
-            next.updated = now;
-            draft.put_event_type(next)?;
-            Ok::<_, Problem>(())
-        })
-        .await?;
+    cx.carry_out(move |draft| {
+        let known = draft.event_type(&name).cloned().ok_or_else(missing)?;
+        let mut next = EventType::clone(&known);
+        next.archived = true;
+        next.deleted = expunge;
+        next.updated = now;
+        draft.put_event_type(next)?;
+        Ok::<_, Problem>(())
+    })
+    .await?;
     Ok(Reply::empty())
 }

@@ -1,4 +1,5 @@
-//! Event types out of the `webhooks` of an OpenAPI 3.1 document (also `x-webhooks` of older ones).
+//! Event types out of the `webhooks` of an OpenAPI 3.1 document (also `x-webhooks` of older ones), or
+//! out of a catalogue.
 //!
 //! The name of a webhook is the name of the type; the JSON schema of its request body becomes version 1
 //! of the schema, with local references put in place. A dry run says what would change and changes
@@ -12,6 +13,7 @@ use super::error::{Code, Problem};
 use super::reply::Reply;
 use super::request::{Answer, Cx};
 use crate::base::Timestamp;
+use crate::catalogs::Listed;
 use crate::ingest::fields::{self, any};
 use crate::ingest::{Item, ItemKind};
 use crate::model::EventType;
@@ -57,27 +59,66 @@ pub(super) async fn openapi(mut cx: Cx) -> Answer {
         let data = json!({ "modified": modified, "to_modify": shown });
         return Ok(Reply::ok(&json!({ "data": data })));
     }
-    cx.state
-        .directory
-        .carry_out(move |draft| {
-            let names: BTreeSet<&str> = described.iter().map(|one| one.name.as_str()).collect();
-            if replace {
-                let others = draft.event_types().values();
-                let others = others.filter(|t| !t.archived && !names.contains(t.name.as_str()));
-                let others: Vec<EventType> = others.map(|t| EventType::clone(t)).collect();
-                for mut other in others {
-                    other.archived = true;
-                    other.updated = now;
-                    draft.put_event_type(other)?;
-                }
+    cx.carry_out(move |draft| {
+        let names: BTreeSet<&str> = described.iter().map(|one| one.name.as_str()).collect();
+        if replace {
+            let others = draft.event_types().values();
+            let others = others.filter(|t| !t.archived && !names.contains(t.name.as_str()));
+            let others: Vec<EventType> = others.map(|t| EventType::clone(t)).collect();
+            for mut other in others {
+                other.archived = true;
+                other.updated = now;
+                draft.put_event_type(other)?;
             }
-            for one in described {
-                let known = draft.event_type(&one.name).cloned();
-                draft.put_event_type(one.into_type(known.as_deref(), now))?;
-            }
-            Ok::<_, Problem>(())
-        })
-        .await?;
+        }
+        for one in described {
+            let known = draft.event_type(&one.name).cloned();
+            draft.put_event_type(one.into_type(known.as_deref(), now))?;
+        }
+        Ok::<_, Problem>(())
+    })
+    .await?;
+    Ok(Reply::ok(&json!({ "data": { "modified": modified } })))
+}
+
+/// POST `/event-type/import/catalogue`
+pub(super) async fn catalogue(mut cx: Cx) -> Answer {
+    cx.instance_wide()?;
+    let mut fields = cx.fields().await?;
+    let name = fields.required("name", any);
+    let dry_run = fields.flag("dryRun").value().unwrap_or(false);
+    fields.finish()?;
+    let catalogs = &cx.state.catalogs;
+    let listed = catalogs.get(&name.unwrap_or_default()).cloned();
+    let listed = listed.ok_or_else(|| {
+        let names: Vec<&str> = catalogs.names().collect();
+        let detail = format!(
+            "No catalogue with this name; there are {}.",
+            names.join(", ")
+        );
+        Problem::new(Code::NotFound, detail)
+    })?;
+    let (now, modified) = (cx.now, listed.iter().map(|one| one.name.clone()));
+    let modified: Vec<String> = modified.collect();
+    if dry_run {
+        let shown = |one: &Listed| {
+            json!({
+                "name": one.name, "description": one.description, "deprecated": false,
+                "schemas": { "1": one.schema }, "groupName": one.group,
+            })
+        };
+        let shown: Vec<Value> = listed.iter().map(shown).collect();
+        let data = json!({ "modified": modified, "to_modify": shown });
+        return Ok(Reply::ok(&json!({ "data": data })));
+    }
+    cx.carry_out(move |draft| {
+        for one in listed.iter() {
+            let known = draft.event_type(&one.name).cloned();
+            draft.put_event_type(one.event_type(known.as_deref(), now))?;
+        }
+        Ok::<_, Problem>(())
+    })
+    .await?;
     Ok(Reply::ok(&json!({ "data": { "modified": modified } })))
 }
 

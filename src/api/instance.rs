@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::error::{Code, Problem};
 use super::reply::{Kind, Reply};
-use super::request::{authenticate, leave};
+use super::request::{authenticate, client, leave};
 use super::{ApiState, openapi, webhook_keys};
 use crate::model::Scope;
 
@@ -103,7 +103,8 @@ fn reasons(state: &ApiState) -> Vec<&'static str> {
 
 async fn guarded_metrics(State(state): State<Arc<ApiState>>, request: Request) -> Response {
     let now = state.clock.now();
-    let answer = authenticate(&state, request.headers(), now).and_then(|principal| {
+    let from = client(&state, &request);
+    let answer = authenticate(&state, (request.headers(), from), now).and_then(|principal| {
         if principal.app.is_none() && principal.may(&Scope::Read) {
             return Ok(page(&state));
         }

@@ -2,17 +2,21 @@
 
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::error::{Code, Problem};
 use super::reply::Reply;
 use super::request::{Answer, Cx};
+use super::source::network;
 use crate::auth::{NewKey, mint};
 use crate::ingest::fields::{any, sized};
 use crate::ingest::{Item, ItemKind};
 use crate::model::{ApiKey, AppNo, KeyId, Scope};
 
 const MAX_SCOPES: usize = 50;
+/// Addresses and networks of one key.
+const MAX_NETWORKS: usize = 200;
 /// For how long a rotated key still works: unless something else is said, and at most.
 const DEFAULT_GRACE_SECS: u64 = 86_400;
 const MAX_GRACE_SECS: u64 = 604_800;
@@ -24,7 +28,9 @@ pub(super) async fn create(mut cx: Cx) -> Answer {
     let scopes = fields.set("scopes", 1..=MAX_SCOPES, sized(1, 256));
     let expires = fields.time("expiresAt").value();
     let app_id = fields.text("appId", any).value();
-    fields.unsupported("allowedIps");
+    let ips = fields.set("allowedIps", 0..=MAX_NETWORKS, |text| {
+        network(text).map(drop)
+    });
     if !matches!(scopes, crate::ingest::fields::Given::Value(_)) {
         fields.wrong(
             "scopes",
@@ -45,17 +51,18 @@ pub(super) async fn create(mut cx: Cx) -> Answer {
     if let Some(scope) = scopes.iter().find(|scope| !may_give(&cx, scope)) {
         return Err(cannot_give(scope));
     }
+    let ips = ips.value().unwrap_or_default();
+    let ips = ips.iter().filter_map(|text| network(text).ok()).collect();
     let new = NewKey {
         name: name.unwrap_or_default(),
         scopes,
         app,
         expires,
+        allowed_ips: within_own(&cx, ips)?,
     };
     let (key, text) = mint(cx.state.entropy.bytes(), new, cx.now);
     let shown = shown_once(&cx, &key, text);
-    cx.state
-        .directory
-        .carry_out(move |draft| Ok::<_, Problem>(draft.put_key(key)?))
+    cx.carry_out(move |draft| Ok::<_, Problem>(draft.put_key(key)?))
         .await?;
     Ok(Reply::created(&json!({ "success": true, "apiKey": shown })))
 }
@@ -81,6 +88,25 @@ fn cannot_give(scope: &Scope) -> Problem {
 /// A key gives what it has; scopes of the caller's own product open nothing and may be given freely.
 fn may_give(cx: &Cx, scope: &Scope) -> bool {
     matches!(scope, Scope::Other(_)) || cx.principal.may(scope)
+}
+
+/// From where a new key may be used: a key that is bound to addresses gives no other ones.
+fn within_own(cx: &Cx, wanted: Vec<IpNet>) -> Result<Vec<IpNet>, Problem> {
+    let own = &cx.principal.allowed_ips;
+    if own.is_empty() {
+        return Ok(wanted);
+    }
+    if wanted.is_empty() {
+        return Ok(own.clone());
+    }
+    let is_held = |net: &IpNet| own.iter().any(|held| held.contains(net));
+    match wanted.iter().find(|net| !is_held(net)) {
+        None => Ok(wanted),
+        Some(net) => {
+            let msg = format!("the key that calls may itself not be used from {net}");
+            Err(Item::body("allowedIps", ItemKind::ValueError, msg).into())
+        }
+    }
 }
 
 /// The application a new key is bound to: the maker's own, or the one that is named.
@@ -115,7 +141,7 @@ fn shown(cx: &Cx, key: &ApiKey) -> Value {
     let scopes: Vec<String> = key.scopes.iter().cloned().map(String::from).collect();
     let mut shown = json!({
         "id": key.id, "name": key.name, "scopes": scopes, "createdAt": key.created,
-        "prefix": key.id.0.text("sk_"),
+        "prefix": key.id.0.text("sk_"), "allowedIps": key.allowed_ips,
     });
     let times = [
         ("expiresAt", key.expires),
@@ -164,19 +190,18 @@ pub(super) async fn rotate(mut cx: Cx) -> Answer {
         scopes: known.scopes.clone(),
         app: known.app,
         expires: known.expires,
+        allowed_ips: known.allowed_ips.clone(),
     };
     let (key, text) = mint(cx.state.entropy.bytes(), new, cx.now);
     let shown = shown_once(&cx, &key, text);
     let end = cx.now.plus(grace);
-    cx.state
-        .directory
-        .carry_out(move |draft| {
-            let mut old = ApiKey::clone(draft.key(&id).ok_or_else(missing)?);
-            old.expires = Some(old.expires.map_or(end, |own| own.min(end)));
-            draft.put_key(old)?;
-            Ok::<_, Problem>(draft.put_key(key)?)
-        })
-        .await?;
+    cx.carry_out(move |draft| {
+        let mut old = ApiKey::clone(draft.key(&id).ok_or_else(missing)?);
+        old.expires = Some(old.expires.map_or(end, |own| own.min(end)));
+        draft.put_key(old)?;
+        Ok::<_, Problem>(draft.put_key(key)?)
+    })
+    .await?;
     Ok(Reply::created(&json!({ "success": true, "apiKey": shown })))
 }
 
@@ -187,15 +212,13 @@ pub(super) async fn revoke(cx: Cx) -> Answer {
     let known = cx.state.directory.peek().key(&id).cloned();
     known.filter(|key| sees(&cx, key)).ok_or_else(missing)?;
     let now = cx.now;
-    cx.state
-        .directory
-        .carry_out(move |draft| {
-            let known = draft.key(&id).ok_or_else(missing)?;
-            let mut key = ApiKey::clone(known);
-            key.revoked = Some(now);
-            Ok::<_, Problem>(draft.put_key(key)?)
-        })
-        .await?;
+    cx.carry_out(move |draft| {
+        let known = draft.key(&id).ok_or_else(missing)?;
+        let mut key = ApiKey::clone(known);
+        key.revoked = Some(now);
+        Ok::<_, Problem>(draft.put_key(key)?)
+    })
+    .await?;
     Ok(Reply::ok(
         &json!({ "success": true, "message": "The key is revoked." }),
     ))

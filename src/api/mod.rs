@@ -9,9 +9,11 @@
 
 mod application;
 mod attempt;
+mod audit;
 mod backup;
 mod body;
 mod cancel;
+mod capacity;
 mod content;
 mod endpoint;
 mod error;
@@ -32,10 +34,12 @@ mod message;
 mod meters;
 pub mod openapi;
 mod page;
+mod quarantine;
 mod query;
 mod reply;
 mod request;
 mod routes;
+mod sample;
 mod session;
 mod source;
 mod stats;
@@ -55,7 +59,9 @@ use tokio::sync::Semaphore;
 use crate::auth::{Auth, Entropy};
 use crate::backup::Backups;
 use crate::base::Clock;
+use crate::catalogs::Catalogs;
 use crate::config;
+use crate::deliver::Handshake;
 use crate::directory::Directory;
 use crate::inbound::Inbound;
 use crate::ingest::Ingest;
@@ -93,6 +99,12 @@ pub struct Parts {
     pub retention: config::Retention,
     /// Which URLs endpoints may have, until [`ApiState::adopt`] says otherwise.
     pub targets: TargetRules,
+    /// What is known of event types beside those that exist.
+    pub catalogs: Arc<Catalogs>,
+    /// What asks receivers whether they want a subscription; without it that cannot be asked for.
+    pub handshake: Option<Arc<dyn Handshake>>,
+    /// Bytes of the disk at which nothing new is accepted ([`config::Storage::reserve`]).
+    pub reserve: u64,
     /// Backups, if the store can be copied while it is used.
     pub backups: Option<Arc<Backups>>,
     /// The page of `/metrics`, in the Prometheus text form.
@@ -105,6 +117,7 @@ pub struct ApiState {
     rules: ArcSwap<Rules>,
     meters: meters::Meters,
     tasks: task::Registry,
+    samples: capacity::Samples,
     scrub: content::Scrub,
     webhook_keys: webhook_keys::Cache,
     /// Places for lists ([`request::scan`]).
@@ -121,6 +134,7 @@ impl ApiState {
             rules: ArcSwap::from_pointee(rules),
             meters: meters::Meters::default(),
             tasks,
+            samples: capacity::Samples::default(),
             scrub: content::Scrub::default(),
             webhook_keys: webhook_keys::Cache::default(),
             scans: Arc::new(Semaphore::new(request::SCANS)),
@@ -139,6 +153,9 @@ impl ApiState {
     pub async fn store_last_use(&self) {
         if let Err(cause) = self.auth.store_last_use().await {
             tracing::warn!(%cause, "the last use of keys was not stored; it is tried again");
+        }
+        if let Err(cause) = self.directory.store_usage(self.clock.now()).await {
+            tracing::warn!(%cause, "what applications used of their quotas was not stored");
         }
     }
 

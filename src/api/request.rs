@@ -3,28 +3,31 @@
 //! Every route runs through `run`, so what holds for all of them (401 before 404, the form of
 //! errors, metrics) stands here once. Bodies are read to a limit and never beyond it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{RawPathParams, Request, State};
+use axum::extract::{MatchedPath, RawPathParams, Request, State};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter};
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, header};
+use http::{HeaderMap, Method, header};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use super::audit::Noting;
 use super::error::{Code, Problem};
 use super::query::Query;
 use super::reply::Reply;
-use super::{ApiState, idempotency};
+use super::{ApiState, audit, idempotency};
 use crate::auth::Principal;
 use crate::base::{Timestamp, task};
-use crate::directory::AppEntry;
+use crate::directory::{self, AppEntry, Draft};
 use crate::ingest::fields::Fields;
 use crate::model::{Endpoint, Scope};
+use crate::server::Peer;
 
 /// Largest body of a request that carries no message (`api.md` 2.1).
 pub(super) const MAX_BODY: usize = 1 << 20;
@@ -41,8 +44,14 @@ pub(super) struct Cx {
     pub(super) state: Arc<ApiState>,
     pub(super) principal: Principal,
     pub(super) now: Timestamp,
+    /// Where the request came from, by the word of proxies that are trusted.
+    pub(super) ip: IpAddr,
     params: Params,
+    method: Method,
     uri: http::Uri,
+    /// The path as it stands in the table of routes.
+    matched: Option<MatchedPath>,
+    noting: Option<Arc<Noting>>,
     pub(super) headers: HeaderMap,
     /// Never locked, only reached through `&mut`: it makes the whole shareable between threads.
     body: Mutex<Body>,
@@ -75,6 +84,16 @@ impl Params {
             Self::App(app) => (name == "app_id").then_some(app.as_str()),
         }
     }
+
+    /// All but the application.
+    fn within_app(&self) -> impl Iterator<Item = &str> {
+        let all = match self {
+            Self::Routed(all) => all.as_slice(),
+            Self::App(_) => &[],
+        };
+        let named = all.iter().filter(|(key, _)| key.as_ref() != "app_id");
+        named.map(|(_, value)| value.as_str())
+    }
 }
 
 /// What a handler gives.
@@ -101,6 +120,7 @@ where
     Fut: Future<Output = Answer> + Send + 'static,
 {
     let scope = scope.into();
+    let handler = move |cx: Cx| noted(handler.clone(), cx);
     let route =
         move |State(state): State<Arc<ApiState>>,
               params: Result<RawPathParams, axum::extract::rejection::RawPathParamsRejection>,
@@ -158,6 +178,25 @@ where
     on(MethodFilter::GET, scope, Replay::Own, handler)
 }
 
+/// Runs a handler; what it did that changed no configuration gets its entry in the audit log here.
+async fn noted<F, Fut>(handler: F, mut cx: Cx) -> Answer
+where
+    F: Fn(Cx) -> Fut,
+    Fut: Future<Output = Answer>,
+{
+    if cx.method == Method::GET || !audit::is_entered(&cx.method, cx.template()) {
+        return handler(cx).await;
+    }
+    let noting = Arc::new(Noting::default());
+    cx.noting = Some(Arc::clone(&noting));
+    let (state, note) = (Arc::clone(&cx.state), cx.note());
+    let answer = handler(cx).await;
+    if answer.is_ok() && !noting.is_done() {
+        audit::entered(&state, note).await?;
+    }
+    answer
+}
+
 fn routed(
     state: Arc<ApiState>,
     params: Option<Params>,
@@ -182,7 +221,8 @@ pub(super) fn enter(
     scope: Option<&Scope>,
 ) -> Result<Cx, Problem> {
     let now = state.clock.now();
-    let principal = authenticate(&state, request.headers(), now)?;
+    let ip = client(&state, &request);
+    let principal = authenticate(&state, (request.headers(), ip), now)?;
     if let Some(scope) = scope.filter(|scope| !principal.may(scope)) {
         let detail = format!(
             "This credential lacks the scope {}.",
@@ -190,8 +230,12 @@ pub(super) fn enter(
         );
         return Err(Problem::new(Code::Forbidden, detail));
     }
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     Ok(Cx {
+        ip,
+        method: parts.method,
+        matched: parts.extensions.remove(),
+        noting: None,
         state,
         principal,
         now,
@@ -205,7 +249,7 @@ pub(super) fn enter(
 /// The principal of a request; one answer for everything that is wrong with a credential.
 pub(super) fn authenticate(
     state: &ApiState,
-    headers: &HeaderMap,
+    (headers, ip): (&HeaderMap, IpAddr),
     now: Timestamp,
 ) -> Result<Principal, Problem> {
     let bearer = headers
@@ -215,10 +259,24 @@ pub(super) fn authenticate(
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim());
     let found = bearer.and_then(|token| state.auth.authenticate(token, now).ok());
-    found.ok_or_else(|| {
+    let found = found.ok_or_else(|| {
         let detail = "A valid API key is wanted: `Authorization: Bearer <key>`.";
         Problem::new(Code::Unauthenticated, detail)
-    })
+    })?;
+    if !found.is_allowed_from(ip) {
+        let detail = format!("This key may not be used from {ip}.");
+        return Err(Problem::new(Code::IpNotAllowed, detail));
+    }
+    Ok(found)
+}
+
+/// Where a request comes from.
+pub(super) fn client(state: &ApiState, request: &Request) -> IpAddr {
+    let peer = request.extensions().get::<Peer>();
+    let peer = peer.map_or(audit::NOWHERE, |peer| peer.0.ip());
+    let forwarded = request.headers().get_all("x-forwarded-for").iter();
+    let forwarded = forwarded.map(http::HeaderValue::as_bytes);
+    state.inbound.client(peer, forwarded)
 }
 
 /// The answer as it is sent, counted.
@@ -232,6 +290,43 @@ pub(super) fn leave(state: &ApiState, answer: Answer, path: &str) -> Response {
 }
 
 impl Cx {
+    /// Changes configuration, with an entry of the audit log in the same commit
+    /// ([`crate::directory::Directory::carry_out_noted`]). Cancel safe.
+    pub(super) async fn carry_out<T, E>(
+        &self,
+        edit: impl FnOnce(&mut Draft) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<directory::Error> + Send + 'static,
+    {
+        let note = self.noting.as_ref().map(|noting| {
+            noting.done();
+            self.note()
+        });
+        self.state.directory.carry_out_noted(note, edit).await
+    }
+
+    pub(super) const fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The path as it stands in the table of routes, without its version.
+    pub(super) fn template(&self) -> &str {
+        let path = self.matched.as_ref().map_or("", MatchedPath::as_str);
+        let path = path.strip_prefix("/api").unwrap_or(path);
+        path.strip_prefix("/v1").unwrap_or(path)
+    }
+
+    /// What the path names within its application.
+    pub(super) fn objects(&self) -> String {
+        let named: Vec<&str> = self.params.within_app().collect();
+        if named.is_empty() {
+            return self.param("app_id").to_owned();
+        }
+        named.join("/")
+    }
+
     /// A parameter of the path, decoded.
     pub(super) fn param(&self, name: &str) -> &str {
         self.params.get(name).unwrap_or_default()

@@ -10,9 +10,9 @@ use axum::routing::{MethodFilter, MethodRouter, any};
 use super::error::{Code, Problem};
 use super::request::{Answer, Cx, Replay, get, leave, on, scan};
 use super::{
-    ApiState, application, attempt, backup, cancel, content, endpoint, event_type, events, example,
-    explain, import, inbound, instance, key, message, openapi, session, source, stats, task,
-    tenant, vault, walk,
+    ApiState, application, attempt, audit, backup, cancel, capacity, content, endpoint, event_type,
+    events, example, explain, import, inbound, instance, key, message, openapi, quarantine, sample,
+    session, source, stats, task, tenant, vault, walk,
 };
 use crate::model::Scope;
 
@@ -106,6 +106,7 @@ fn applications() -> Vec<(&'static str, Route)> {
                 .merge(change(patch, application::patch))
                 .merge(change(delete, application::delete)),
         ),
+        ("/app/{app_id}/usage", get(read.clone(), application::usage)),
         (
             "/event-type",
             get(read.clone(), event_type::list).merge(change(post, event_type::create)),
@@ -290,6 +291,22 @@ fn history() -> Vec<(&'static str, Route)> {
             "/app/{app_id}/msg/{msg_id}/endpoint/{endpoint_id}/cancel",
             act(attempt::cancel),
         ),
+        (
+            "/app/{app_id}/quarantine",
+            scan(Scope::MessageRead, quarantine::list),
+        ),
+        (
+            "/app/{app_id}/quarantine/{bucket}",
+            scan(Scope::MessageRead, quarantine::read),
+        ),
+        (
+            "/app/{app_id}/quarantine/{bucket}/retry",
+            act(quarantine::retry),
+        ),
+        (
+            "/app/{app_id}/quarantine/{bucket}/discard",
+            act(quarantine::discard),
+        ),
     ]
 }
 
@@ -362,6 +379,8 @@ fn others() -> Vec<(&'static str, Route)> {
             "/admin/vault/rotate",
             on(MethodFilter::POST, Scope::Admin, Replay::Own, vault::rotate),
         ),
+        ("/capacity", get(Scope::Read, capacity::read)),
+        ("/audit", scan(Scope::AuditRead, audit::list)),
         ("/background-task", get(Scope::MessageRead, task::list)),
         (
             "/background-task/{task_id}",
@@ -402,6 +421,14 @@ fn sessions() -> Vec<(&'static str, Route)> {
             change(post, session::expire_all),
         ),
         ("/event-type/import/openapi", change(post, import::openapi)),
+        (
+            "/event-type/import/catalogue",
+            change(post, import::catalogue),
+        ),
+        (
+            "/event-type/{event_type_name}/sample",
+            scan(Scope::WebhooksRead, sample::read),
+        ),
         (
             "/stats/usage/app",
             on(post, Scope::MessageRead, Replay::Stored, stats::usage),
@@ -476,15 +503,10 @@ pub(super) fn paths() -> Vec<&'static str> {
 fn later() -> Vec<(&'static str, Route)> {
     [
         "/app/{app_id}/integration",
-        "/app/{app_id}/quarantine",
         "/app/{app_id}/replay",
         "/app/{app_id}/tail",
-        "/audit",
-        "/capacity",
         "/config",
         "/diagnosis",
-        "/event-type/import/catalogue",
-        "/event-type/{event_type_name}/sample",
         "/provider",
     ]
     .map(|path| (path, any(not_built)))

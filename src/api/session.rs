@@ -140,16 +140,14 @@ async fn signing_key(cx: &Cx) -> Result<String, Problem> {
     }
     let random: [u8; 32] = cx.state.entropy.bytes();
     let fresh: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    cx.state
-        .directory
-        .carry_out(move |draft| {
-            if let Some(key) = known(draft.instance(PORTAL_KEY)) {
-                return Ok(key);
-            }
-            draft.put_instance(PORTAL_KEY, json!(fresh))?;
-            Ok::<_, Problem>(fresh)
-        })
-        .await
+    cx.carry_out(move |draft| {
+        if let Some(key) = known(draft.instance(PORTAL_KEY)) {
+            return Ok(key);
+        }
+        draft.put_instance(PORTAL_KEY, json!(fresh))?;
+        Ok::<_, Problem>(fresh)
+    })
+    .await
 }
 
 /// The application of the path, made if it is missing and the body says what it is.
@@ -166,16 +164,14 @@ async fn application(cx: &Cx, named: Option<Value>) -> Result<AppNo, Problem> {
     super::application::creatable(cx, &path, "application")?;
     let uid = super::application::made_under(path, &named.uid)?;
     let (random, now) = (cx.state.entropy.bytes(), cx.now);
-    cx.state
-        .directory
-        .carry_out(move |draft| {
-            if let Some(entry) = draft.app(&uid) {
-                return Ok(entry.app.no);
-            }
-            let made = named.create(draft, Some(uid), random, now)?;
-            Ok::<_, Problem>(made.no)
-        })
-        .await
+    cx.carry_out(move |draft| {
+        if let Some(entry) = draft.app(&uid) {
+            return Ok(entry.app.no);
+        }
+        let made = named.create(draft, Some(uid), random, now)?;
+        Ok::<_, Problem>(made.no)
+    })
+    .await
 }
 
 /// POST `/auth/app/{app_id}/expire-all`: portal tokens of the application, all or those of the sessions
@@ -205,20 +201,18 @@ pub(super) async fn expire_all(mut cx: Cx) -> Answer {
 
 async fn end(cx: &Cx, app: AppNo, cuts: Vec<PortalCut>) -> Result<(), Problem> {
     let now = cx.now;
-    cx.state
-        .directory
-        .carry_out(move |draft| {
-            let found = draft.app_by_no(app).cloned();
-            let entry = found.ok_or_else(|| Problem::not_found("application"))?;
-            let mut app = Application::clone(&entry.app);
-            add(&mut app.portal_cuts, cuts, now);
-            if app.portal_cuts.len() > MAX_CUTS {
-                let detail = "Too many sessions were ended one by one; end all of them instead.";
-                return Err(Problem::new(Code::LimitReached, detail));
-            }
-            Ok(draft.put_app(app)?)
-        })
-        .await
+    cx.carry_out(move |draft| {
+        let found = draft.app_by_no(app).cloned();
+        let entry = found.ok_or_else(|| Problem::not_found("application"))?;
+        let mut app = Application::clone(&entry.app);
+        add(&mut app.portal_cuts, cuts, now);
+        if app.portal_cuts.len() > MAX_CUTS {
+            let detail = "Too many sessions were ended one by one; end all of them instead.";
+            return Err(Problem::new(Code::LimitReached, detail));
+        }
+        Ok(draft.put_app(app)?)
+    })
+    .await
 }
 
 /// Adds cuts; leaves out those that mean only tokens which have expired, or that another one covers.

@@ -358,6 +358,7 @@ const NAMES: &[&str] = &[
     "event-type.aggregate",
     "message.broadcast",
     "sdk.generate",
+    "quarantine.discard",
     "backup",
 ];
 

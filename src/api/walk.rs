@@ -1,5 +1,6 @@
 //! Walking through history in the background: recover (dead deliveries), replay-missing (never
-//! tried), bulk-replay (whatever the filters say), purge (payloads of an application).
+//! tried), bulk-replay (whatever the filters say), purge (payloads of an application), discard (dead
+//! deliveries that nobody wants any more).
 //!
 //! Each answers 202 with a background task that goes through the history in pages and hands the
 //! scheduler at most 100 deliveries at a time, so a year of failures costs no memory. The scheduler
@@ -17,16 +18,17 @@ use serde_json::{Value, json};
 use super::ApiState;
 use super::attempt::status;
 use super::history::{MessageFilter, end_of, start_of};
+use super::quarantine::still_dead;
 use super::request::{Answer, Cx};
 use super::task::{New, Status};
 use crate::base::{Timestamp, task};
 use crate::ingest::fields::{self, Fields, Given};
 use crate::ingest::{Item, ItemKind};
 use crate::lane;
-use crate::model::{AppNo, Delivery, EndpointNo, LaneId, Message, Position, TaskId, Verdict};
+use crate::model::{AppNo, Delivery, EndpointNo, FailureKind, LaneId, Message, Position, TaskId};
 use crate::policy::filter::why_not;
 use crate::schedule;
-use crate::store::{self, Content, ListKey, Page, Reader};
+use crate::store::{self, Content, ListKey, Page, Reader, Settlement};
 
 /// Deliveries handed over at a time, and list entries read at a time.
 const PAGE: usize = 100;
@@ -51,8 +53,9 @@ pub(super) struct Walk {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Kind {
+pub(super) enum Kind {
     Dead,
+    Discard,
     Missing,
     Bulk,
     Purge,
@@ -62,6 +65,7 @@ impl Kind {
     const fn task(self) -> &'static str {
         match self {
             Self::Dead => "endpoint.recover",
+            Self::Discard => "quarantine.discard",
             Self::Missing => "endpoint.replay",
             Self::Bulk => "endpoint.bulk-replay",
             Self::Purge => "application.purge_content",
@@ -78,13 +82,18 @@ struct Filter {
     status: Option<u8>,
     #[serde(default)]
     class: Option<u16>,
+    /// Names of failures of the last attempt; empty = all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    failures: Vec<String>,
 }
 
 impl Walk {
     /// What the task shows.
     pub(super) fn data(&self) -> Value {
         match self.kind {
-            Kind::Dead | Kind::Missing | Kind::Bulk => json!({ "deliveries": self.taken }),
+            Kind::Dead | Kind::Discard | Kind::Missing | Kind::Bulk => {
+                json!({ "deliveries": self.taken })
+            }
             Kind::Purge => json!({ "messages": self.taken }),
         }
     }
@@ -144,7 +153,7 @@ async fn of_endpoint(mut cx: Cx, kind: Kind) -> Answer {
     let until = fields.time("until").value();
     let filter = match kind {
         Kind::Bulk => Filter::read(&mut fields),
-        Kind::Dead | Kind::Missing | Kind::Purge => Filter::default(),
+        Kind::Dead | Kind::Discard | Kind::Missing | Kind::Purge => Filter::default(),
     };
     fields.finish()?;
     let since = since.value().unwrap_or(Timestamp::ZERO);
@@ -159,6 +168,30 @@ async fn of_endpoint(mut cx: Cx, kind: Kind) -> Answer {
     let (app, endpoint) = cx.endpoint()?;
     let range = (since, until.unwrap_or(cx.now));
     begin(cx, kind, (app.app.no, Some(endpoint.no)), range, filter).await
+}
+
+/// Retries or discards the dead deliveries of an endpoint whose last attempt failed so. The body may
+/// narrow the time in which their messages were accepted.
+pub(super) async fn of_failures(
+    mut cx: Cx,
+    kind: Kind,
+    (app, endpoint): (AppNo, EndpointNo),
+    failures: Vec<String>,
+) -> Answer {
+    let mut fields = cx.fields_or_none().await?;
+    let since = fields.time("since").value();
+    let until = fields.time("until").value();
+    fields.finish()?;
+    let since = since.unwrap_or(Timestamp::ZERO);
+    if until.is_some_and(|until| until < since) {
+        return Err(Item::body("until", ItemKind::ValueError, "lies before `since`").into());
+    }
+    let range = (since, until.unwrap_or(cx.now));
+    let filter = Filter {
+        failures,
+        ..Filter::default()
+    };
+    begin(cx, kind, (app, Some(endpoint)), range, filter).await
 }
 
 impl Filter {
@@ -185,6 +218,7 @@ impl Filter {
             ),
             status: status.and_then(|n| u8::try_from(n).ok()),
             class: class.value().and_then(|n| u16::try_from(n).ok()),
+            failures: Vec::new(),
         }
     }
 }
@@ -276,6 +310,10 @@ async fn run(state: &ApiState, id: TaskId, mut walk: Walk) -> Result<(Walk, bool
         if !found.is_empty() {
             let taken = match walk.kind {
                 Kind::Purge => purged(state, &found).await?,
+                Kind::Discard => {
+                    let at = found.iter().filter_map(|m| walk.delivery(m.at)).collect();
+                    discarded(state, at).await?
+                }
                 Kind::Dead | Kind::Missing | Kind::Bulk => {
                     let at = found.iter().filter_map(|m| walk.delivery(m.at)).collect();
                     hand_over(state, at).await?
@@ -301,7 +339,7 @@ type Found = (Vec<Message>, Option<ListKey>);
 
 async fn page_of(state: &ApiState, walk: &Walk) -> Result<Found, Error> {
     match walk.kind {
-        Kind::Dead => Ok(dead(state, walk)?),
+        Kind::Dead | Kind::Discard => Ok(dead(state, walk)?),
         Kind::Missing => Ok(missing(state, walk)?),
         Kind::Bulk => bulk(state, walk).await,
         Kind::Purge => {
@@ -321,6 +359,30 @@ async fn hand_over(state: &ApiState, deliveries: Vec<Delivery>) -> Result<usize,
         }
     }
     state.schedule.recover(deliveries).await
+}
+
+/// Writes down that nobody wants these any more; waits while the lane is busy, ten minutes at most.
+async fn discarded(state: &ApiState, deliveries: Vec<Delivery>) -> Result<usize, Error> {
+    const TRIES: usize = 600;
+    let count = deliveries.len();
+    let mut settlement = Settlement {
+        cancelled: deliveries,
+        ..Settlement::default()
+    };
+    for _ in 0..TRIES {
+        match state.lane.settle(settlement, true) {
+            Ok(done) => {
+                let stored = done.await.unwrap_or(Err(lane::Error::Failed));
+                return stored.map(|_| count).map_err(Error::Lane);
+            }
+            Err((lane::Error::Busy, back)) => {
+                settlement = *back;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Err((error, _)) => return Err(Error::Lane(error)),
+        }
+    }
+    Err(Error::Lane(lane::Error::Busy))
 }
 
 async fn purged(state: &ApiState, found: &[Message]) -> Result<usize, Error> {
@@ -346,11 +408,11 @@ fn page(walk: &Walk) -> Page {
     }
 }
 
-/// Deliveries whose last attempt left them dead, of messages accepted within the range. A message's
-/// attempts end after it was accepted, so the list of attempts is read from `since` on.
+/// Deliveries that are dead, of messages accepted within the range. A message's attempts end after it
+/// was accepted, so the list of attempts is read from `since` on. What lost its payload can be discarded
+/// and not retried.
 fn dead(state: &ApiState, walk: &Walk) -> Result<Found, store::Error> {
-    const DEAD: u8 = 2;
-    let reader = &state.reader;
+    let reader = state.reader.as_ref();
     let Some(endpoint) = walk.endpoint else {
         return Ok((Vec::new(), None));
     };
@@ -360,16 +422,20 @@ fn dead(state: &ApiState, walk: &Walk) -> Result<Found, store::Error> {
         .filter(|_| listed.len() == PAGE)
         .map(|last| last.key);
     let mut found = Vec::new();
-    for entry in listed.iter().filter(|entry| entry.verdict == DEAD) {
-        let (at, no) = (entry.key.at, entry.key.no);
-        let attempts = reader.attempts(at, Some(endpoint))?;
-        let is_last = attempts.iter().all(|attempt| attempt.no <= no);
-        let is_dead = is_last
-            && attempts
-                .iter()
-                .any(|a| a.no == no && matches!(a.verdict, Verdict::Dead(_)));
-        if is_dead {
-            found.extend(in_range(reader.as_ref(), walk, at)?);
+    for entry in &listed {
+        let Some(attempt) = still_dead(reader, endpoint, entry)? else {
+            continue;
+        };
+        let failures = &walk.filter.failures;
+        let name = attempt.outcome.failure.map_or("none", FailureKind::name);
+        if !failures.is_empty() && !failures.iter().any(|wanted| wanted == name) {
+            continue;
+        }
+        if walk.kind == Kind::Discard {
+            let message = reader.message(entry.key.at)?;
+            found.extend(message.filter(|m| (walk.since..=walk.until).contains(&m.accepted)));
+        } else {
+            found.extend(in_range(reader, walk, entry.key.at)?);
         }
     }
     Ok((found, next))

@@ -20,6 +20,7 @@ use crate::auth::{Auth, Entropy};
 use crate::backup::{self, Backups};
 use crate::base::task::{self, OnExit, Stop, Tasks};
 use crate::base::{Clock, SystemClock};
+use crate::catalogs::Catalogs;
 use crate::client::{Client, ClientOptions, SystemResolver};
 use crate::config::Config;
 use crate::deliver::{Defaults, Deliver};
@@ -33,7 +34,9 @@ use crate::policy::own::Own;
 use crate::policy::target::TargetRules;
 use crate::providers::Catalogue;
 use crate::schedule::core::{Core, Input, Settings};
-use crate::schedule::{self, Announcer, Driver, Inbox, Parts, Recovery, SourceNews, Status};
+use crate::schedule::{
+    self, Announcer, Driver, Inbox, Parts, QuotaNews, Recovery, SourceNews, Status,
+};
 use crate::server::{self, Listeners, RequestBody, Server, Tls};
 use crate::store::fjall::Store;
 use crate::store::{self, ConfigKind, Reader};
@@ -53,7 +56,9 @@ pub(super) struct Engine {
     pub(super) rules: TargetRules,
     pub(super) backups: Arc<Backups>,
     pub(super) catalogue: Arc<Catalogue>,
+    pub(super) catalogs: Arc<Catalogs>,
     pub(super) news: SourceNews,
+    pub(super) quota_news: QuotaNews,
     /// Taken by whoever waits for the recovery.
     pub(super) recovery: Option<RecoveryError>,
 }
@@ -112,14 +117,14 @@ pub(super) async fn engine(
 
     let defaults = Defaults::of(&config.delivery, own)?;
     let rules = defaults.rules.clone();
-    let outgoing = outgoing(config, defaults, &directory, &shared)?;
+    let (catalogue, catalogs) = (catalogue(config)?, catalogs(config)?);
+    let outgoing = outgoing(config, defaults, (&directory, &catalogs), &shared)?;
     let (status_to, status) = watch::channel(Status::default());
     // Requests of the API; when it is full they wait a second and are refused.
     let (requests_to, requests) = mpsc::channel(256);
     let announcer = announcer((&lane, &directory, &shared), tasks, &losses);
     let backups = backups(config, source, &lane, &shared).await?;
-    let catalogue = catalogue(config)?;
-    let news = announcer.source_news();
+    let (news, quota_news) = (announcer.source_news(), announcer.quota_news());
 
     let mut core = Core::new(settings(config));
     let recovery = schedule::begin(
@@ -163,7 +168,9 @@ pub(super) async fn engine(
         rules,
         backups,
         catalogue,
+        catalogs,
         news,
+        quota_news,
         recovery: Some(recovery_failed),
     })
 }
@@ -190,6 +197,20 @@ fn catalogue(config: &Config) -> Result<Arc<Catalogue>, Error> {
         .map_err(|mistakes| {
             let all = mistakes.iter().map(ToString::to_string);
             Error::Providers(all.collect::<Vec<_>>().join("; "))
+        })
+}
+
+/// What is known of event types.
+fn catalogs(config: &Config) -> Result<Arc<Catalogs>, Error> {
+    let (folder, wanted) = (
+        config.event_types.catalogs_dir.as_deref(),
+        &config.event_types.catalogs,
+    );
+    Catalogs::load(folder, wanted)
+        .map(Arc::new)
+        .map_err(|mistakes| {
+            let all = mistakes.iter().map(ToString::to_string);
+            Error::Catalogs(all.collect::<Vec<_>>().join("; "))
         })
 }
 
@@ -287,7 +308,7 @@ pub(super) fn store_error(config: &Config, cause: store::Error) -> Error {
 fn outgoing(
     config: &Config,
     defaults: Defaults,
-    directory: &Arc<Directory>,
+    (directory, catalogs): (&Arc<Directory>, &Arc<Catalogs>),
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<Outgoing>, Error> {
     let resolver = Arc::new(SystemResolver::new(Arc::clone(clock))?);
@@ -300,7 +321,8 @@ fn outgoing(
     };
     let client = Client::new(options, Arc::clone(clock))?;
     let deliver = Deliver::new(client.clone(), Arc::clone(clock));
-    let outgoing = Outgoing::new(client, deliver, defaults, Arc::clone(directory));
+    let known = (Arc::clone(directory), Arc::clone(catalogs));
+    let outgoing = Outgoing::new(client, deliver, defaults, known);
     let all: Vec<Arc<Endpoint>> = directory.snapshot().endpoints().cloned().collect();
     for endpoint in all {
         outgoing.put(&endpoint);
@@ -401,6 +423,9 @@ pub(super) fn api(
         delivery: config.delivery.clone(),
         retention: config.retention.clone(),
         targets: engine.rules.clone(),
+        catalogs: Arc::clone(&engine.catalogs),
+        reserve: config.storage.reserve.get(),
+        handshake: Some(Arc::new(engine.outgoing.client().clone())),
         backups: Some(Arc::clone(&engine.backups)),
         metrics: Box::new(move || exposition.render()),
     }))

@@ -9,8 +9,8 @@ use tracing::{info, warn};
 use super::build::Engine;
 use crate::api::ApiState;
 use crate::backup::Backups;
-use crate::base::SystemClock;
 use crate::base::task::{OnExit, Stop, Tasks};
+use crate::base::{Clock, SystemClock};
 use crate::config::Config;
 use crate::lane::Lane;
 use crate::metrics::StoreMetrics;
@@ -22,6 +22,8 @@ const EVERY: Duration = Duration::from_secs(2);
 const IDLE_EVERY: Duration = Duration::from_secs(5);
 /// When keys were last used is stored this often.
 const KEY_USE: Duration = Duration::from_secs(600);
+/// What the instance takes is sampled this often.
+const SAMPLE: Duration = Duration::from_secs(60);
 /// A clock that moved further than this is taken over (`reliability.md` 6, Clock).
 const STEP: i64 = 2_000;
 
@@ -67,9 +69,16 @@ async fn keep(lane: Lane, clock: SystemClock, backups: Arc<Backups>, reserve: u6
     }
 }
 
+/// What needs the API: figures that are stored or sampled now and then, and quotas.
+pub(super) fn with_api(engine: &Engine, api: &Arc<ApiState>, tasks: &Tasks, stop: &Stop) {
+    sample_capacity(Arc::clone(api), tasks, stop);
+    watch_quotas(engine, tasks, stop);
+    note_keys(Arc::clone(api), tasks, stop);
+}
+
 /// Stores when keys were last used, every ten minutes and at the end; lets the disk forget what was
 /// expunged.
-pub(super) fn note_keys(api: Arc<ApiState>, tasks: &Tasks, stop: &Stop) {
+fn note_keys(api: Arc<ApiState>, tasks: &Tasks, stop: &Stop) {
     let mut stop = stop.clone();
     tasks.spawn("key use", OnExit::Log, async move {
         while !stop.is_stopped() {
@@ -80,6 +89,42 @@ pub(super) fn note_keys(api: Arc<ApiState>, tasks: &Tasks, stop: &Stop) {
             api.store_last_use().await;
             if !stop.is_stopped() {
                 api.scrub().await;
+            }
+        }
+    });
+}
+
+/// Samples what the instance takes, once a minute.
+fn sample_capacity(api: Arc<ApiState>, tasks: &Tasks, stop: &Stop) {
+    let mut stop = stop.clone();
+    tasks.spawn("capacity", OnExit::Log, async move {
+        loop {
+            api.sample_capacity().await;
+            tokio::select! {
+                () = tokio::time::sleep(SAMPLE) => {}
+                () = stop.stopped() => return,
+            }
+        }
+    });
+}
+
+/// Tells once a month of each application that has used up its deliveries.
+fn watch_quotas(engine: &Engine, tasks: &Tasks, stop: &Stop) {
+    let (directory, clock) = (Arc::clone(&engine.directory), Arc::clone(&engine.clock));
+    let (news, mut stop) = (engine.quota_news.clone(), stop.clone());
+    tasks.spawn("quotas", OnExit::Log, async move {
+        loop {
+            let now = clock.now();
+            for entry in directory.snapshot().apps() {
+                let usage = entry.load.usage();
+                if let (Some(limit), true) = (usage.limit(), usage.is_news(now)) {
+                    warn!(app = %entry.app.id, limit, "the deliveries of this month are used up");
+                    news.reached(entry.app.no, limit, usage.used(now).month.end());
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(EVERY) => {}
+                () = stop.stopped() => return,
             }
         }
     });

@@ -7,8 +7,26 @@ use super::build::Engine;
 use crate::auth::{KEY_RANDOM, NewKey, mint};
 use crate::base::Clock;
 use crate::directory;
-use crate::model::{AppId, Application, Scope};
+use crate::model::{AppId, Application, Quotas, Scope};
 use crate::schedule::OPERATOR;
+
+/// Adds the event types of the catalogues that the configuration names.
+pub(super) async fn add_event_types(
+    engine: &Engine,
+    names: &[String],
+) -> Result<(), directory::Error> {
+    let (now, catalogs) = (engine.clock.now(), &engine.catalogs);
+    let add = |draft: &mut directory::Draft| catalogs.add_missing(names, draft, now);
+    let added = engine.directory.change(add).await?;
+    if added > 0 {
+        info!(
+            added,
+            catalogs = names.join(", "),
+            "event types of catalogues were added"
+        );
+    }
+    Ok(())
+}
 
 /// Makes what is missing. Answers the text of a new admin key if there was none of any kind.
 pub(super) async fn prepare(
@@ -38,6 +56,8 @@ pub(super) async fn prepare(
                     created: now,
                     updated: now,
                     portal_cuts: Vec::new(),
+                    plan: None,
+                    quotas: Quotas::default(),
                     deleted: None,
                 })?;
             }
@@ -52,6 +72,7 @@ pub(super) async fn prepare(
                 scopes: vec![Scope::Admin],
                 app: None,
                 expires: None,
+                allowed_ips: Vec::new(),
             };
             let (key, text) = mint(random, new, now);
             draft.put_key(key)?;

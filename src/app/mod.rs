@@ -81,6 +81,9 @@ pub enum Error {
     /// Manifests of providers that cannot be used.
     #[error("the providers' manifests have mistakes: {0}")]
     Providers(String),
+    /// Catalogues of event types that cannot be used.
+    #[error("the catalogues of event types have mistakes: {0}")]
+    Catalogs(String),
     /// What the instance needs could not be written.
     #[error("the instance cannot be set up")]
     Instance(#[from] crate::directory::Error),
@@ -137,6 +140,7 @@ impl Error {
             | Self::Directory(_)
             | Self::VaultKey(_)
             | Self::Providers(_)
+            | Self::Catalogs(_)
             | Self::Defaults(_)
             | Self::AdminKey(_) => 78,
             Self::Store { .. } => 74,
@@ -196,7 +200,7 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
             return Ok(Exit::Drained);
         }
     };
-    show_new_key(&engine, admin_key.is_some(), say).await?;
+    set_up(&engine, &config, admin_key.is_some(), say).await?;
     let admin = admin_key.map(|key| auth::hash(&key));
     let api = build::api(&config, &engine, admin, exposition.clone());
     let (front_stopper, front_stop) = Stopper::new();
@@ -205,7 +209,7 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
 
     tasks.spawn("metrics", OnExit::Log, exposition.upkeep(stop.clone()));
     housekeeping::start(&engine, &config, &tasks, &stop);
-    housekeeping::note_keys(Arc::clone(&api), &tasks, &stop);
+    housekeeping::with_api(&engine, &api, &tasks, &stop);
     let (limit, recovery) = (config.server.drain_timeout, engine.recovery.take());
     let early = tokio::select! {
         biased;
@@ -239,11 +243,17 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
 }
 
 /// Makes and shows the admin key of a first start. Now, not when ready: the key is in the store, and a
-/// start that fails later makes no other.
-async fn show_new_key(engine: &build::Engine, is_given: bool, say: fn(&str)) -> Result<(), Error> {
+/// start that fails later makes no other. Adds event types of catalogues.
+async fn set_up(
+    engine: &build::Engine,
+    config: &Config,
+    is_given: bool,
+    say: fn(&str),
+) -> Result<(), Error> {
     if let Some(key) = instance::prepare(engine, is_given).await? {
         say(&format!("admin key, shown this once: {key}"));
     }
+    instance::add_event_types(engine, &config.event_types.catalogs).await?;
     Ok(())
 }
 

@@ -7,11 +7,13 @@ use hashbrown::HashMap;
 use parking_lot::RwLock;
 use tracing::warn;
 
+use crate::catalogs::Catalogs;
 use crate::client::Client;
 use crate::config;
 use crate::deliver::{self, BadDefaults, BadEndpoint, Defaults, Deliver, Prepared};
 use crate::directory::Directory;
 use crate::model::{Delivery, Endpoint, EndpointNo, FailureKind};
+use crate::policy::exclude::Exclusion;
 use crate::policy::outcome;
 use crate::policy::own::Own;
 use crate::schedule::core::Job;
@@ -24,6 +26,7 @@ pub(super) struct Outgoing {
     deliver: Deliver,
     defaults: ArcSwap<Defaults>,
     directory: Arc<Directory>,
+    catalogs: Arc<Catalogs>,
     /// Every endpoint that is not deleted; an endpoint that cannot be called keeps the reason.
     prepared: RwLock<HashMap<EndpointNo, Result<Arc<Prepared>, BadEndpoint>>>,
 }
@@ -33,13 +36,14 @@ impl Outgoing {
         client: Client,
         deliver: Deliver,
         defaults: Defaults,
-        directory: Arc<Directory>,
+        (directory, catalogs): (Arc<Directory>, Arc<Catalogs>),
     ) -> Self {
         Self {
             client,
             deliver,
             defaults: ArcSwap::from_pointee(defaults),
             directory,
+            catalogs,
             prepared: RwLock::default(),
         }
     }
@@ -90,6 +94,20 @@ impl Outgoing {
         self.prepared.write().insert(endpoint.no, prepared);
     }
 
+    /// Personal data as the newest schema of an event type marks it; as a catalogue does, if the type was
+    /// not registered.
+    fn marked(&self, event_type: &str) -> Exclusion {
+        let snapshot = self.directory.peek();
+        match snapshot.event_type(event_type) {
+            Some(known) => known.newest_schema().map(Exclusion::marked),
+            None => {
+                let listed = self.catalogs.find(event_type);
+                listed.map(|listed| Exclusion::marked(&listed.schema))
+            }
+        }
+        .unwrap_or_default()
+    }
+
     fn find(&self, endpoint: EndpointNo) -> Result<Arc<Prepared>, Exchange> {
         match self.prepared.read().get(&endpoint) {
             Some(Ok(prepared)) => Ok(Arc::clone(prepared)),
@@ -111,7 +129,10 @@ impl Attempts for Outgoing {
             Ok(endpoint) => endpoint,
             Err(exchange) => return exchange,
         };
+        let marked = endpoint.leaves_marked_out();
+        let marked = marked.then(|| self.marked(&job.message.event_type));
         let job = deliver::Job {
+            marked,
             delivery: Delivery {
                 at: job.message.at,
                 endpoint: job.endpoint,

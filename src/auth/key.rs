@@ -2,6 +2,8 @@
 //!
 //! No dot in it: the client SDKs read the text after the first dot as a region (`api.md` 2.2).
 
+use ipnet::IpNet;
+
 use super::hash;
 use crate::base::Timestamp;
 use crate::model::{ApiKey, AppNo, KeyId, Scope};
@@ -24,6 +26,8 @@ pub struct NewKey {
     pub app: Option<AppNo>,
     /// From here on it is refused.
     pub expires: Option<Timestamp>,
+    /// Where it may be used from; empty = anywhere.
+    pub allowed_ips: Vec<IpNet>,
 }
 
 /// Makes a key; the text is shown once and kept nowhere.
@@ -46,6 +50,7 @@ pub fn mint(random: [u8; KEY_RANDOM], new: NewKey, now: Timestamp) -> (ApiKey, S
         created: now,
         expires: new.expires,
         revoked: None,
+        allowed_ips: new.allowed_ips,
         last_used: None,
     };
     (key, text)
@@ -93,6 +98,7 @@ mod tests {
             scopes: vec![Scope::Admin],
             app: None,
             expires: None,
+            allowed_ips: Vec::new(),
         }
     }
 

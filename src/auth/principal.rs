@@ -1,6 +1,9 @@
 //! Who is calling and what it may do.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+
+use ipnet::IpNet;
 
 use super::portal::PortalToken;
 use crate::model::{ApiKey, AppNo, KeyId, Scope};
@@ -14,6 +17,8 @@ pub struct Principal {
     pub key: Option<KeyId>,
     /// The only application it sees; every other one is "not found" to it.
     pub app: Option<AppNo>,
+    /// Where it may be used from; empty = anywhere.
+    pub allowed_ips: Vec<IpNet>,
     /// The portal token, if it is one.
     pub portal: Option<Arc<PortalToken>>,
     /// 128 bits that stand for the credential, so that idempotency keys of two callers never meet.
@@ -29,6 +34,7 @@ impl Principal {
             scopes: vec![Scope::Admin],
             key: None,
             app: None,
+            allowed_ips: Vec::new(),
             credential: half(hash),
             whole_app: false,
             portal: None,
@@ -41,6 +47,7 @@ impl Principal {
             scopes: token.scopes(),
             key: None,
             app: Some(token.app),
+            allowed_ips: Vec::new(),
             credential: half(hash),
             whole_app: false,
             portal: Some(Arc::new(token)),
@@ -53,6 +60,7 @@ impl Principal {
             scopes: key.scopes.clone(),
             key: Some(key.id),
             app: key.app,
+            allowed_ips: key.allowed_ips.clone(),
             credential: half(hash),
             whole_app: key.app.is_some() && key.scopes.iter().any(opens_app),
             portal: None,
@@ -84,12 +92,18 @@ impl Principal {
             | Scope::SecretsWrite
             | Scope::AttemptsWrite
             | Scope::KeysWrite
-            | Scope::InboundWrite => own == scope,
+            | Scope::InboundWrite
+            | Scope::AuditRead => own == scope,
             Scope::Other(_) => {
                 own == scope
                     || (self.whole_app && !matches!(scope, Scope::Admin | Scope::KeysWrite))
             }
         })
+    }
+
+    /// Whether it may be used from this address.
+    pub fn is_allowed_from(&self, ip: IpAddr) -> bool {
+        self.allowed_ips.is_empty() || self.allowed_ips.iter().any(|net| net.contains(&ip))
     }
 
     /// Whether it sees this application.
@@ -119,6 +133,7 @@ mod tests {
                     .collect(),
                 app,
                 expires: None,
+                allowed_ips: Vec::new(),
             },
             crate::base::Timestamp::ZERO,
         );

@@ -77,6 +77,7 @@ pub async fn run(
                 scopes: scopes.into_iter().map(Scope::from).collect(),
                 app: app.map(|app| application(directory, app)).transpose()?,
                 expires: expires.map(|text| future(text, now)).transpose()?,
+                allowed_ips: Vec::new(),
             };
             let (key, text) = mint(random, new, now);
             let id = key.id;

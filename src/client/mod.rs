@@ -178,13 +178,18 @@ impl Client {
     /// Performs one exchange. Never fails otherwise than by its outcome, never takes noticeably
     /// longer than `request.timeout`. Cancelling drops the connection.
     pub async fn send(&self, request: Request) -> Exchange {
+        self.send_seeing(request, |_| ()).await
+    }
+
+    /// [`Client::send`], and the headers of the answer shown to `see`, if there is one.
+    pub async fn send_seeing(&self, request: Request, see: impl FnOnce(&HeaderMap)) -> Exchange {
         let inner = &*self.0;
         let started = inner.clock.monotonic();
         let timeout = request.timeout;
         // Outside of what the deadline cuts off: what is known by then stands.
         let mut kept = Vec::new();
         let mut answered = None;
-        let whole = inner.perform(request, &mut answered, &mut kept);
+        let whole = inner.perform(request, see, &mut answered, &mut kept);
         let ended = tokio::time::timeout(timeout, whole).await;
         let mut resolver_down = false;
         let outcome = match (answered, ended) {
@@ -226,11 +231,13 @@ impl Inner {
     async fn perform(
         &self,
         request: Request,
+        see: impl FnOnce(&HeaderMap),
         answered: &mut Option<Outcome>,
         kept: &mut Vec<u8>,
     ) -> Result<(), ConnectError> {
         let mut answer = self.answer(request).await?;
         *answered = Some(self.judge(&answer.head));
+        see(answer.head.headers());
         if read(answer.head.body_mut(), &mut answer.connection, kept).await {
             answer.origin.give_back(answer.connection, &self.pool);
         }

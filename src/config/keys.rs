@@ -99,6 +99,7 @@ pub(super) enum Slot {
     Networks(Get<Vec<IpNet>>),
     Urls(Get<Vec<PublicUrl>>),
     Ports(Get<Vec<u16>>),
+    Names(Get<Vec<String>>),
     Schedule(Get<Vec<Duration>>),
     HighWater(Get<HighWater>),
     LogFormat(Get<LogFormat>),
@@ -173,6 +174,10 @@ impl Key {
                     .filter_map(|n| n.try_into().ok())
                     .collect();
             }
+            Slot::Names(at) => {
+                let one = |item: &Raw| item.text().map(str::to_owned);
+                *at(draft) = raw.list()?.iter().map(one).collect::<Result<_, _>>()?;
+            }
             Slot::Schedule(at) => *at(draft) = raw.schedule()?,
             Slot::HighWater(at) => *at(draft) = raw.word(HIGH_WATER)?,
             Slot::LogFormat(at) => *at(draft) = raw.word(LOG_FORMAT)?,
@@ -206,6 +211,7 @@ impl Key {
             Slot::Networks(at) => listed(at(draft).iter().map(quoted)),
             Slot::Urls(at) => listed(at(draft).iter().map(quoted)),
             Slot::Ports(at) => listed(at(draft).iter().map(ToString::to_string)),
+            Slot::Names(at) => listed(at(draft).iter().map(quoted)),
             Slot::Schedule(at) => {
                 let delays = at(draft);
                 schedule_name(delays).map_or_else(
@@ -242,6 +248,7 @@ impl Key {
             Slot::Networks(_) => String::from("a list of networks"),
             Slot::Urls(_) => String::from("a list of URLs"),
             Slot::Ports(_) => String::from("a list of ports"),
+            Slot::Names(_) => String::from("a list of names"),
             Slot::Schedule(_) => {
                 let names: Vec<_> = SCHEDULES.iter().map(|(name, _)| *name).collect();
                 format!("{}, or a list of delays", names.join(", "))

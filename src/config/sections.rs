@@ -26,6 +26,8 @@ pub struct Config {
     pub delivery: Delivery,
     /// `[providers]`
     pub providers: Providers,
+    /// `[event_types]`
+    pub event_types: EventTypes,
     /// `[retention]`
     pub retention: Retention,
     /// `[vault]`
@@ -193,6 +195,16 @@ pub struct Providers {
     /// A directory of manifests, `ID.toml` each, that override or add. Read at the start; a mistake in
     /// it stops the start (78).
     pub manifests: Option<PathBuf>,
+}
+
+/// Catalogues of event types.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EventTypes {
+    /// Names of catalogues whose types are added at the start if they do not exist.
+    pub catalogs: Vec<String>,
+    /// A directory of catalogues, `NAME.toml` each, that replace those of the product or add to them. A
+    /// mistake in it stops the start (78).
+    pub catalogs_dir: Option<PathBuf>,
 }
 
 /// How long things are kept.

@@ -341,6 +341,16 @@ pub(super) static KEYS: &[Key] = &[
         Slot::OptionalPath(|d| &mut d.config.providers.manifests),
     ),
     key(
+        "event_types",
+        "catalogs",
+        Slot::Names(|d| &mut d.config.event_types.catalogs),
+    ),
+    key(
+        "event_types",
+        "catalogs_dir",
+        Slot::OptionalPath(|d| &mut d.config.event_types.catalogs_dir),
+    ),
+    key(
         "retention",
         "messages",
         Slot::Time(

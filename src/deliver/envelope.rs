@@ -9,12 +9,16 @@ use crate::model::{Envelope, Message};
 ///
 /// `Raw` is the producer's bytes themselves. `Standard` wraps them untouched. The two envelopes of
 /// the seeds (R-23, R-24) print `data` as JavaScript would, because their receivers verify over
-/// re-serialised JSON (R-25).
-pub(super) fn body(envelope: Envelope, organization: &str, message: &Message) -> Bytes {
+/// re-serialised JSON (R-25). `payload` is that of the message, or what is left of it.
+pub(super) fn body(
+    envelope: Envelope,
+    organization: &str,
+    (message, payload): (&Message, &Bytes),
+) -> Bytes {
     let event_type = quoted(&message.event_type);
     let at = message.accepted;
     let head = match envelope {
-        Envelope::Raw => return message.payload.clone(),
+        Envelope::Raw => return payload.clone(),
         Envelope::Standard => format!(r#"{{"type":{event_type},"timestamp":"{at}","data":"#),
         Envelope::IdType => format!(
             r#"{{"id":"{}","type":{event_type},"timestamp":"{at}","organizationId":{},"data":"#,
@@ -26,14 +30,14 @@ pub(super) fn body(envelope: Envelope, organization: &str, message: &Message) ->
             quoted(organization),
         ),
     };
-    let mut body = Vec::with_capacity(head.len() + message.payload.len() + 1);
+    let mut body = Vec::with_capacity(head.len() + payload.len() + 1);
     body.extend_from_slice(head.as_bytes());
     let rewritten = match envelope {
         Envelope::Raw | Envelope::Standard => None,
-        Envelope::IdType | Envelope::Event => compact::rewrite(&message.payload),
+        Envelope::IdType | Envelope::Event => compact::rewrite(payload),
     };
     // A payload is JSON since it was accepted; what is none would be passed on as it is.
-    body.extend_from_slice(rewritten.as_deref().unwrap_or(&message.payload));
+    body.extend_from_slice(rewritten.as_deref().unwrap_or(payload));
     body.push(b'}');
     Bytes::from(body)
 }
@@ -69,14 +73,15 @@ mod tests {
     const PAYLOAD: &str = "{ \"n\": 1.0,\r\n \"s\":\"\\u00e9\" }";
 
     fn text(envelope: Envelope, organization: &str) -> String {
-        let body = body(envelope, organization, &message(PAYLOAD));
+        let message = message(PAYLOAD);
+        let body = body(envelope, organization, (&message, &message.payload));
         String::from_utf8(body.to_vec()).unwrap()
     }
 
     #[test]
     fn raw_is_the_producers_bytes_themselves() {
         let message = message(PAYLOAD);
-        let body = body(Envelope::Raw, "acme", &message);
+        let body = body(Envelope::Raw, "acme", (&message, &message.payload));
         assert_eq!(body.as_ptr(), message.payload.as_ptr());
         assert_eq!(body, PAYLOAD);
     }

@@ -9,6 +9,7 @@
 
 mod compact;
 mod envelope;
+mod handshake;
 mod prepared;
 
 use std::future::poll_fn;
@@ -26,8 +27,12 @@ use crate::base::Clock;
 use crate::client::{Client, Exchange, Net, Request};
 use crate::metrics::{ATTEMPT_SECONDS, ATTEMPTS, PANICS};
 use crate::model::{AttemptNo, ContentType, Delivery, FailureKind, Message, Outcome};
+use crate::policy::exclude::Exclusion;
 use crate::policy::{hop, outcome};
 
+use self::prepared::LeftOut;
+
+pub use self::handshake::{Asking, Handshake, Refusal};
 pub use self::prepared::{BadDefaults, BadEndpoint, Defaults, Prepared};
 
 /// One attempt to be made.
@@ -41,6 +46,9 @@ pub struct Job {
     pub message: Arc<Message>,
     /// Number of this attempt; 1 is the first.
     pub no: AttemptNo,
+    /// What the schema of the event type marks as personal data, if the endpoint leaves that out
+    /// ([`Prepared::leaves_marked_out`]).
+    pub marked: Option<Exclusion>,
     /// Attempts the schedule has in all; shown as `webhook-attempt: no/total`.
     pub total: AttemptNo,
 }
@@ -135,10 +143,19 @@ impl<N> Clone for Deliver<N> {
 impl<N: Net> Inner<N> {
     /// The exchange that counts, and whether it was a second dial.
     async fn run(&self, job: &Job) -> (Exchange, bool) {
+        let left_out = match &job.endpoint.left_out {
+            LeftOut::Nothing => None,
+            LeftOut::Marked => job.marked.as_ref(),
+            LeftOut::Fields(named) => Some(named),
+        };
+        let payload = left_out.map(|exclusion| Bytes::from(exclusion.apply(&job.message.payload)));
         let body = envelope::body(
             job.endpoint.envelope,
             &job.endpoint.organization,
-            &job.message,
+            (
+                &job.message,
+                payload.as_ref().unwrap_or(&job.message.payload),
+            ),
         );
         let first = self
             .net

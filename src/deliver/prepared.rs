@@ -7,7 +7,10 @@ use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config;
-use crate::model::{AppNo, Endpoint, EndpointId, Envelope, FailureKind, Outcome, Profile};
+use crate::model::{
+    AppNo, Endpoint, EndpointId, Envelope, ExcludePii, FailureKind, Outcome, Profile,
+};
+use crate::policy::exclude::Exclusion;
 use crate::policy::header::{self, BadHeader};
 use crate::policy::outcome;
 use crate::policy::own::Own;
@@ -121,6 +124,16 @@ pub struct Prepared {
     pub(super) envelope: Envelope,
     /// Uid or id of the application, for the envelopes that name it.
     pub(super) organization: Box<str>,
+    pub(super) left_out: LeftOut,
+}
+
+/// What is left out of payloads.
+#[derive(Debug)]
+pub(super) enum LeftOut {
+    Nothing,
+    /// What the schema of each event type marks.
+    Marked,
+    Fields(Exclusion),
 }
 
 impl Prepared {
@@ -141,12 +154,22 @@ impl Prepared {
             timeout: timeout_ms.map_or(defaults.timeout, Duration::from_millis),
             envelope: endpoint.envelope,
             organization: organization.into(),
+            left_out: match &endpoint.exclude_pii {
+                None => LeftOut::Nothing,
+                Some(ExcludePii::Marked) => LeftOut::Marked,
+                Some(ExcludePii::Fields(pointers)) => LeftOut::Fields(Exclusion::of(pointers)),
+            },
         })
     }
 
     /// Where it leads.
     pub const fn target(&self) -> &Arc<Target> {
         &self.target
+    }
+
+    /// Whether what is left out depends on the event type's schema ([`super::Job::marked`]).
+    pub const fn leaves_marked_out(&self) -> bool {
+        matches!(self.left_out, LeftOut::Marked)
     }
 
     /// Time of one attempt.

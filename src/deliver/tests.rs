@@ -83,6 +83,7 @@ fn endpoint() -> Endpoint {
         created: Timestamp::ZERO,
         updated: Timestamp::ZERO,
         tenant: None,
+        exclude_pii: None,
         deleted: None,
     }
 }
@@ -101,6 +102,7 @@ fn job(no: AttemptNo) -> Job {
         seq: 77,
     };
     Job {
+        marked: None,
         delivery: Delivery {
             at,
             endpoint: EndpointNo(3),

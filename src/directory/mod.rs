@@ -8,22 +8,27 @@
 //!
 //! Elsewhere: what fields may hold (`api`), how rows are kept (`store`).
 
+mod noted;
 mod rotate;
 mod snapshot;
+mod usage;
 
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use crate::base::task;
+use crate::base::{Timestamp, task};
 use crate::lane::{self, Lane};
 use crate::model::{ApiKey, AppNo, Application, Endpoint, EventType, Source};
 use crate::store::{self, ConfigKind, ConfigRow, Reader};
 use crate::vault::{self, DataKeyRow, Vault};
 
+use noted::Touched;
+pub use noted::{AuditEntry, Note};
 pub use rotate::Rotated;
 pub use snapshot::{AppEntry, Load, Snapshot};
+pub use usage::{Exhausted, Usage, Used};
 
 /// Why a change was not made.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +107,13 @@ impl Directory {
         for row in rows.iter().filter(|row| row.kind != ConfigKind::DataKey) {
             read_row(&mut snapshot, row, &vault)?;
         }
+        for entry in snapshot.apps() {
+            let stored = snapshot.instance(&usage_of(entry.app.no));
+            let stored = stored.and_then(|value| serde_json::from_value(value.clone()).ok());
+            let since = entry.app.updated;
+            let usage = entry.load.usage();
+            usage.restore(reader, entry.app.no, (stored, since))?;
+        }
         let total = Arc::clone(snapshot.total());
         Ok(Self {
             current: ArcSwap::from_pointee(snapshot),
@@ -142,6 +154,17 @@ impl Directory {
         &self,
         edit: impl FnOnce(&mut Draft) -> Result<T, E>,
     ) -> Result<T, E> {
+        self.change_noted(None, edit).await
+    }
+
+    /// [`Directory::change`], with an entry of the audit log in the same commit if anything changes.
+    ///
+    /// Not cancel safe, as that.
+    pub async fn change_noted<T, E: From<Error>>(
+        &self,
+        note: Option<Note>,
+        edit: impl FnOnce(&mut Draft) -> Result<T, E>,
+    ) -> Result<T, E> {
         let _one = self.changing.lock().await;
         let base = self.current.load_full();
         let mut draft = Draft {
@@ -149,10 +172,14 @@ impl Directory {
             vault: Arc::clone(&self.vault),
             rows: Vec::new(),
             endpoints: Vec::new(),
+            touched: note.as_ref().map(|_| Vec::new()),
         };
         let answer = edit(&mut draft)?;
         if draft.rows.is_empty() {
             return Ok(answer);
+        }
+        if let Some(note) = note {
+            draft.enter(note)?;
         }
         let Draft {
             mut next,
@@ -184,10 +211,23 @@ impl Directory {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
+        self.carry_out_noted(None, edit).await
+    }
+
+    /// [`Directory::carry_out`] with an entry of the audit log ([`Directory::change_noted`]). Cancel safe.
+    pub async fn carry_out_noted<T, E>(
+        self: &Arc<Self>,
+        note: Option<Note>,
+        edit: impl FnOnce(&mut Draft) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
         let directory = Arc::clone(self);
         task::detach(async move {
-            let done = directory.change(edit).await;
+            let done = directory.change_noted(note, edit).await;
             drop(reply.send(done)); // the caller went away; the change stands
         });
         match answer.await {
@@ -197,12 +237,58 @@ impl Directory {
     }
 }
 
+impl Directory {
+    /// Writes an entry of the audit log for something that changes no configuration. Cancel safe.
+    ///
+    /// # Errors
+    /// It was not stored.
+    pub async fn note(self: &Arc<Self>, note: Note) -> Result<(), Error> {
+        self.carry_out(move |draft| draft.enter(note)).await
+    }
+}
+
+/// The setting that holds an application's counter.
+fn usage_of(app: AppNo) -> String {
+    format!("usage/{}", app.0)
+}
+
+impl Directory {
+    /// Stores the counters of applications with a quota, all in one change, where they have changed.
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// They were not stored.
+    pub async fn store_usage(self: &Arc<Self>, now: Timestamp) -> Result<(), Error> {
+        let snapshot = self.snapshot();
+        let due = snapshot.apps().filter_map(|entry| {
+            let stored = entry.load.usage().unstored(now)?;
+            Some((usage_of(entry.app.no), stored))
+        });
+        let due: Vec<_> = due.collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        self.carry_out(move |draft| {
+            for (name, stored) in due {
+                let what = "usage of an application";
+                let value =
+                    serde_json::to_value(stored).map_err(|cause| Error::Encode { what, cause })?;
+                draft.put_instance(&name, value)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
 /// A change in the making: reads see what was put before.
 pub struct Draft {
     next: Snapshot,
     vault: Arc<Vault>,
     rows: Vec<ConfigRow>,
     endpoints: Vec<Arc<Endpoint>>,
+    /// What was put, if the audit log is to know.
+    touched: Option<Vec<Touched>>,
 }
 
 impl std::ops::Deref for Draft {
@@ -222,6 +308,12 @@ impl Draft {
             app.no.0.to_be_bytes().to_vec(),
             &app,
         )?;
+        let before = self
+            .next
+            .app_by_no(app.no)
+            .map(|entry| Arc::clone(&entry.app));
+        let of = (ConfigKind::Application, app.id.to_string());
+        self.touch(of, Some(app.no), before.as_deref(), &app);
         self.next.put_app(app);
         Ok(())
     }
@@ -234,6 +326,9 @@ impl Draft {
             endpoint.no.0.to_be_bytes().to_vec(),
             &endpoint,
         )?;
+        let before = self.next.endpoint(endpoint.no).cloned();
+        let of = (ConfigKind::Endpoint, endpoint.id.to_string());
+        self.touch(of, Some(endpoint.app), before.as_deref(), &endpoint);
         let endpoint = Arc::new(endpoint);
         self.next.put_endpoint(&endpoint);
         self.endpoints.push(Arc::clone(&endpoint));
@@ -247,6 +342,9 @@ impl Draft {
             source.no.0.to_be_bytes().to_vec(),
             &source,
         )?;
+        let before = self.next.source_by_no(source.no).cloned();
+        let of = (ConfigKind::Source, source.id.to_string());
+        self.touch(of, Some(source.app), before.as_deref(), &source);
         let source = Arc::new(source);
         self.next.put_source(&source);
         Ok(source)
@@ -259,6 +357,9 @@ impl Draft {
             event_type.name.as_bytes().to_vec(),
             &event_type,
         )?;
+        let before = self.next.event_type(&event_type.name).cloned();
+        let of = (ConfigKind::EventType, event_type.name.clone());
+        self.touch(of, None, before.as_deref(), &event_type);
         self.next.put_event_type(event_type);
         Ok(())
     }
@@ -266,6 +367,9 @@ impl Draft {
     /// Adds or replaces an API key.
     pub fn put_key(&mut self, key: ApiKey) -> Result<(), Error> {
         self.row(ConfigKind::ApiKey, key.id.0.0.to_vec(), &key)?;
+        let before = self.next.key(&key.id).cloned();
+        let of = (ConfigKind::ApiKey, key.id.to_string());
+        self.touch(of, key.app, before.as_deref(), &key);
         self.next.put_key(key);
         Ok(())
     }
@@ -273,6 +377,13 @@ impl Draft {
     /// Sets a value of the instance (its id, the number of the operator application …).
     pub fn put_instance(&mut self, name: &str, value: serde_json::Value) -> Result<(), Error> {
         self.row(ConfigKind::Instance, name.as_bytes().to_vec(), &value)?;
+        let of = (ConfigKind::Instance, name.to_owned());
+        self.touch(
+            of,
+            None,
+            None::<&serde_json::Value>,
+            &serde_json::Value::Null,
+        );
         self.next.put_instance(name, value);
         Ok(())
     }
@@ -330,6 +441,7 @@ const fn name(kind: ConfigKind) -> &'static str {
         ConfigKind::Instance => "instance setting",
         ConfigKind::DataKey => "data key",
         ConfigKind::Source => "source",
+        ConfigKind::Audit => "entry of the audit log",
     }
 }
 
@@ -387,7 +499,8 @@ fn read_row(snapshot: &mut Snapshot, row: &ConfigRow, vault: &Vault) -> Result<(
         ConfigKind::Instance => {
             snapshot.put_instance(&String::from_utf8_lossy(&row.key), parse(row, &row.value)?)
         }
-        ConfigKind::DataKey => {} // admitted before all others
+        // Data keys were admitted before all others; the audit log is not kept in memory.
+        ConfigKind::DataKey | ConfigKind::Audit => {}
     }
     Ok(())
 }

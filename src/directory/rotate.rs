@@ -112,7 +112,8 @@ impl Draft {
                 | ConfigKind::EventType
                 | ConfigKind::ApiKey
                 | ConfigKind::Instance
-                | ConfigKind::DataKey => {}
+                | ConfigKind::DataKey
+                | ConfigKind::Audit => {}
             }
         }
         Ok(sealed)

@@ -7,11 +7,13 @@ use std::sync::{Arc, OnceLock};
 
 use hashbrown::{DefaultHashBuilder, HashMap};
 
+use super::usage::Usage;
 use crate::model::{
     ApiKey, AppId, AppNo, Application, Endpoint, EndpointId, EndpointNo, EventType, KeyId, Source,
     SourceId, SourceNo,
 };
 use crate::policy::filter::Routes;
+use crate::policy::quota;
 use crate::store::ConfigKind;
 use crate::vault::Keyring;
 
@@ -61,6 +63,7 @@ pub struct AppEntry {
 pub struct Load {
     deliveries: AtomicU64,
     bytes: AtomicU64,
+    usage: Usage,
     /// The sum that this is a part of; `None` for the sum itself.
     total: Option<Arc<Load>>,
 }
@@ -80,8 +83,14 @@ impl Load {
         Arc::new(Self {
             deliveries: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            usage: Usage::default(),
             total: Some(Arc::clone(total)),
         })
+    }
+
+    /// What was accepted this month, against the application's quota.
+    pub const fn usage(&self) -> &Usage {
+        &self.usage
     }
 
     /// Deliveries not finished, and their payload bytes.
@@ -290,7 +299,10 @@ impl Snapshot {
         }
         self.app_ids.put(app.id, no);
         let app = Arc::new(app);
+        let of_plan = || quota::plan(app.plan.as_deref()?).flatten();
+        let limit = app.quotas.deliveries_per_month.or_else(of_plan);
         if let Some(entry) = self.apps.get_mut(&no) {
+            entry.load.usage().set_limit(limit);
             Arc::make_mut(entry).app = app;
         } else {
             let entry = AppEntry {
@@ -299,6 +311,7 @@ impl Snapshot {
                 endpoints: Vec::new(),
                 routes: OnceLock::new(),
             };
+            entry.load.usage().set_limit(limit);
             self.apps.put(no, Arc::new(entry));
         }
     }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::fields::{Fields, Given, Item, sized};
+use super::fields::{Fields, Given, Item, ItemKind, Wrong, sized};
 use crate::base::Timestamp;
 use crate::directory::{self, Draft};
-use crate::model::{AppId, Application};
+use crate::model::{AppId, Application, Quotas};
+use crate::policy::quota;
 
 /// What a caller says about an application.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,33 @@ pub struct ApplicationIn {
     pub throttle_rate: Option<u16>,
     /// The caller's own notes.
     pub metadata: BTreeMap<String, String>,
+    /// One of the plans.
+    pub plan: Option<String>,
+    /// What is allowed to it.
+    pub quotas: Quotas,
+}
+
+fn known_plan(name: &str) -> Result<(), Wrong> {
+    if quota::plan(name).is_some() {
+        return Ok(());
+    }
+    let names = quota::PLANS.map(|(name, _)| name).join(", ");
+    Err((
+        ItemKind::ValueError,
+        format!("one of {names} is wanted").into(),
+    ))
+}
+
+/// `{endpoints?, eventTypesPerEndpoint?, deliveriesPerMonth?}`
+fn quotas(value: Value) -> Result<Quotas, Wrong> {
+    if value
+        .get("concurrency")
+        .is_some_and(|value| !value.is_null())
+    {
+        let msg = "the quota `concurrency` is not supported yet";
+        return Err((ItemKind::UnsupportedField, msg.into()));
+    }
+    serde_json::from_value(value).map_err(|error| (ItemKind::ValueError, error.to_string().into()))
 }
 
 impl ApplicationIn {
@@ -33,15 +61,17 @@ impl ApplicationIn {
             .number("throttleRate", 1..=u64::from(u16::MAX))
             .value();
         let metadata = fields.metadata();
-        for later in ["defaults", "quotas"] {
-            fields.unsupported(later);
-        }
+        let plan = fields.text("plan", known_plan).value();
+        let quotas = fields.read("quotas", quotas).value().unwrap_or_default();
+        fields.unsupported("defaults");
         fields.finish()?;
         Ok(Self {
             name: name.unwrap_or_default(),
             uid,
             throttle_rate: rate.and_then(|rate| u16::try_from(rate).ok()),
             metadata,
+            plan,
+            quotas,
         })
     }
 
@@ -63,6 +93,8 @@ impl ApplicationIn {
             created: now,
             updated: now,
             portal_cuts: Vec::new(),
+            plan: self.plan,
+            quotas: self.quotas,
             deleted: None,
         };
         draft.put_app(app.clone())?;

@@ -152,7 +152,7 @@ impl Ingest {
         }
         let snapshot = self.parts.directory.peek();
         let reserved = self.pending.reserve(
-            &entry.load,
+            (&entry.load, self.parts.clock.as_ref()),
             snapshot.total(),
             length(message.targets.len()),
             length(message.payload.len()),

@@ -194,7 +194,7 @@ impl Ingest {
         });
         let snapshot = self.parts.directory.peek();
         let reserved = self.pending.reserve(
-            &entry.load,
+            (&entry.load, self.parts.clock.as_ref()),
             snapshot.total(),
             length(targets.len()),
             length(event.payload.len()),

@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use super::Refused;
+use crate::base::Clock;
 use crate::config;
 use crate::directory::Load;
 use crate::model::AppNo;
@@ -101,11 +102,12 @@ impl Pending {
     /// Counts `deliveries` of `bytes` each in, or refuses and counts nothing.
     pub(super) fn reserve(
         &self,
-        app: &Arc<Load>,
+        (app, clock): (&Arc<Load>, &dyn Clock),
         total: &Load,
         deliveries: u64,
         bytes: u64,
     ) -> Result<Reserved, Refused> {
+        app.usage().spend(deliveries, || clock.now())?;
         let bytes = bytes.saturating_mul(deliveries);
         app.add(deliveries, bytes);
         let reserved = Reserved {
@@ -142,6 +144,7 @@ pub(super) struct Reserved {
 impl Reserved {
     /// The append did not happen.
     pub(super) fn take_back(self) {
+        self.app.usage().take_back(self.deliveries);
         self.app.remove(self.deliveries, self.bytes);
     }
 }
@@ -206,24 +209,31 @@ mod tests {
     #[test]
     fn exactly_the_limit_is_let_through() {
         let (limits, app, total) = (limits(10, 1000), Arc::new(Load::default()), Load::default());
+        let clock = crate::base::SystemClock::start();
         for _ in 0..9 {
-            assert!(limits.reserve(&app, &total, 1, 10).is_ok());
+            assert!(limits.reserve((&app, &clock), &total, 1, 10).is_ok());
         }
-        assert!(limits.reserve(&app, &total, 2, 1).is_err(), "11 of 10");
-        assert!(limits.check(Some(&app), &total).is_ok());
-        assert!(limits.reserve(&app, &total, 1, 10).is_ok(), "10 of 10");
-        assert!(limits.check(Some(&app), &total).is_err());
-        assert!(limits.reserve(&app, &total, 1, 0).is_err());
         assert!(
-            limits.reserve(&app, &total, 0, 0).is_ok(),
+            limits.reserve((&app, &clock), &total, 2, 1).is_err(),
+            "11 of 10"
+        );
+        assert!(limits.check(Some(&app), &total).is_ok());
+        assert!(
+            limits.reserve((&app, &clock), &total, 1, 10).is_ok(),
+            "10 of 10"
+        );
+        assert!(limits.check(Some(&app), &total).is_err());
+        assert!(limits.reserve((&app, &clock), &total, 1, 0).is_err());
+        assert!(
+            limits.reserve((&app, &clock), &total, 0, 0).is_ok(),
             "nobody wants it"
         );
         app.remove(1, 10);
         assert!(
-            limits.reserve(&app, &total, 1, 911).is_err(),
+            limits.reserve((&app, &clock), &total, 1, 911).is_err(),
             "1001 bytes of 1000"
         );
-        assert!(limits.reserve(&app, &total, 1, 910).is_ok());
+        assert!(limits.reserve((&app, &clock), &total, 1, 910).is_ok());
         assert_eq!(app.pending(), (10, 1000));
     }
 

@@ -171,6 +171,9 @@ impl Ingest {
         }
         let load = entry.as_ref().map(|entry| entry.load.as_ref());
         let warning = self.pending.check(load, snapshot.total())?;
+        if let Some(load) = load {
+            load.usage().check(|| self.parts.clock.now())?;
+        }
         Ok(Admission { entry, warning })
     }
 
@@ -402,7 +405,7 @@ impl Ingest {
     ) -> Result<(Ticket, Reserved), Refused> {
         let snapshot = self.parts.directory.peek();
         let reserved = self.pending.reserve(
-            &entry.load,
+            (&entry.load, self.parts.clock.as_ref()),
             snapshot.total(),
             length(message.targets.len()),
             length(message.payload.len()),

@@ -1,6 +1,7 @@
 //! Why something was not accepted. The variant is the decision; `api::error` makes the status.
 
 use super::{Item, ItemKind};
+use crate::base::Timestamp;
 use crate::directory;
 use crate::lane;
 use crate::model::MessageId;
@@ -45,6 +46,14 @@ pub enum Refused {
         /// When there is room again.
         retry_after_secs: u32,
     },
+    /// The deliveries of this month are used up.
+    #[error("this application may have {limit} deliveries a month; the next begins at {until}")]
+    Quota {
+        /// Deliveries a month.
+        limit: u64,
+        /// When the next month begins.
+        until: Timestamp,
+    },
     /// Too much is pending, or waiting for the next commit.
     #[error("{what}")]
     Overloaded {
@@ -66,13 +75,14 @@ pub enum Refused {
 
 impl Refused {
     /// All values of [`Refused::reason`].
-    pub const REASONS: [&'static str; 11] = [
+    pub const REASONS: [&'static str; 12] = [
         "bad_json",
         "conflict",
         "idempotency_in_progress",
         "not_found",
         "overloaded",
         "payload_too_large",
+        "quota_exceeded",
         "rate_limited",
         "server_error",
         "storage_low",
@@ -91,6 +101,7 @@ impl Refused {
             Self::TooManyHops(_) => "too_many_hops",
             Self::InProgress => "idempotency_in_progress",
             Self::Throttled { .. } => "rate_limited",
+            Self::Quota { .. } => "quota_exceeded",
             Self::Overloaded { .. } => "overloaded",
             Self::StorageLow => "storage_low",
             Self::Unreadable(_) | Self::Failed => "server_error",
@@ -124,6 +135,13 @@ impl From<lane::Error> for Refused {
             lane::Error::SpaceLow => Self::StorageLow,
             lane::Error::Failed => Self::Failed,
         }
+    }
+}
+
+impl From<directory::Exhausted> for Refused {
+    fn from(exhausted: directory::Exhausted) -> Self {
+        let directory::Exhausted { limit, until } = exhausted;
+        Self::Quota { limit, until }
     }
 }
 

@@ -29,8 +29,38 @@ pub struct Application {
     /// Portal tokens that were ended before their time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub portal_cuts: Vec<PortalCut>,
+    /// Its plan, one of `policy::quota::PLANS`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
+    /// What is allowed to it; wins over its plan.
+    #[serde(default, skip_serializing_if = "Quotas::is_empty")]
+    pub quotas: Quotas,
     /// When it was deleted; a deleted application is in no list and takes nothing in.
     pub deleted: Option<Timestamp>,
+}
+
+/// Quotas of an application; what is `None` is as the plan says, or without limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Quotas {
+    /// Endpoints at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<u32>,
+    /// Event types of one endpoint at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_types_per_endpoint: Option<u32>,
+    /// Deliveries accepted in one calendar month (UTC).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deliveries_per_month: Option<u64>,
+}
+
+impl Quotas {
+    /// Whether nothing is limited.
+    pub const fn is_empty(&self) -> bool {
+        self.endpoints.is_none()
+            && self.event_types_per_endpoint.is_none()
+            && self.deliveries_per_month.is_none()
+    }
 }
 
 /// Ends portal tokens of an application: they are not stored, so what is stored is which of them are

@@ -63,8 +63,21 @@ pub struct Endpoint {
     /// Set if it was made by a tenant route (`api.md` 7).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<TenantMark>,
+    /// What is left out of payloads before they are signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclude_pii: Option<ExcludePii>,
     /// When it was deleted: what is open then counts as cancelled.
     pub deleted: Option<Timestamp>,
+}
+
+/// Personal data that a subscription does not get.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExcludePii {
+    /// What the schema of the event type marks with `"x-pii": true`.
+    Marked,
+    /// What these JSON Pointers name, checked by `policy::exclude` when they were set.
+    Fields(Vec<String>),
 }
 
 /// Which keys made and last changed an endpoint of the tenant routes; `None` = the operator's own.

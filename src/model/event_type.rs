@@ -28,3 +28,14 @@ pub struct EventType {
     /// True once expunged; the row stays until it is overwritten.
     pub deleted: bool,
 }
+
+impl EventType {
+    /// The schema of the highest version: by number where the names are numbers.
+    pub fn newest_schema(&self) -> Option<&serde_json::Value> {
+        let versions = self.schemas.as_ref()?.as_object()?;
+        let newest = versions
+            .iter()
+            .max_by_key(|(name, _)| (name.parse::<u64>().unwrap_or(0), name.as_str()));
+        newest.map(|(_, schema)| schema)
+    }
+}

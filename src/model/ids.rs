@@ -148,6 +148,11 @@ impl fmt::Display for LaneId {
     }
 }
 
+public_id! {
+    /// An entry of the audit log.
+    AuditId, "aud_"
+}
+
 /// Where a message stands: sequence numbers are dense within a lane and start at 1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Position {

@@ -1,5 +1,6 @@
 //! API keys: who may call what.
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{AppNo, KeyId};
@@ -24,6 +25,9 @@ pub struct ApiKey {
     pub expires: Option<Timestamp>,
     /// Set when revoked; refused from then on.
     pub revoked: Option<Timestamp>,
+    /// Where it may be used from; empty = anywhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_ips: Vec<IpNet>,
     /// When it was last used, to the minute, as far as that was stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used: Option<Timestamp>,
@@ -57,6 +61,8 @@ pub enum Scope {
     KeysWrite,
     /// Sources, changing.
     InboundWrite,
+    /// The audit log.
+    AuditRead,
     /// A scope that opens nothing here.
     Other(String),
 }
@@ -76,6 +82,7 @@ impl From<String> for Scope {
             "attempts:write" => Self::AttemptsWrite,
             "keys:write" => Self::KeysWrite,
             "inbound:write" => Self::InboundWrite,
+            "audit:read" => Self::AuditRead,
             _ => Self::Other(text),
         }
     }
@@ -96,6 +103,7 @@ impl From<Scope> for String {
             Scope::AttemptsWrite => "attempts:write",
             Scope::KeysWrite => "keys:write",
             Scope::InboundWrite => "inbound:write",
+            Scope::AuditRead => "audit:read",
             Scope::Other(text) => return text,
         }
         .to_owned()

@@ -14,19 +14,19 @@ mod message;
 mod secret;
 mod source;
 
-pub use application::{Application, PortalCut};
+pub use application::{Application, PortalCut, Quotas};
 pub use attempt::{
     Attempt, AttemptNo, DeadReason, EXPUNGED, FailureKind, Outcome, Trigger, Verdict,
 };
 pub use delivery::{Delivery, DeliveryState, EndpointState, Health, ParkReason, Parked, ParkedKey};
 pub use endpoint::{
-    DisablePolicy, DisableReason, Endpoint, Envelope, HexKey, HexProfile, Order, Profile,
-    TenantMark,
+    DisablePolicy, DisableReason, Endpoint, Envelope, ExcludePii, HexKey, HexProfile, Order,
+    Profile, TenantMark,
 };
 pub use event_type::EventType;
 pub use ids::{
-    AppId, AppNo, AttemptId, EndpointId, EndpointNo, KeyId, LaneId, MessageId, Position, SourceId,
-    SourceNo, TaskId,
+    AppId, AppNo, AttemptId, AuditId, EndpointId, EndpointNo, KeyId, LaneId, MessageId, Position,
+    SourceId, SourceNo, TaskId,
 };
 pub use key::{ApiKey, Scope};
 pub use message::{ContentType, Labels, Message};

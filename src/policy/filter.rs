@@ -241,6 +241,7 @@ mod tests {
             created: Timestamp::ZERO,
             updated: Timestamp::ZERO,
             tenant: None,
+            exclude_pii: None,
             deleted: None,
         }
     }

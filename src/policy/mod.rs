@@ -9,6 +9,7 @@
 //! (`deliver`, `client`).
 
 pub mod address;
+pub mod exclude;
 pub mod filter;
 pub mod forwarded;
 pub mod header;
@@ -18,6 +19,7 @@ mod key;
 pub mod limit;
 pub mod outcome;
 pub mod own;
+pub mod quota;
 pub mod retry;
 pub mod sign;
 pub mod target;

@@ -29,6 +29,7 @@ enum Errand {
     Disable(EndpointNo, DisableReason),
     Loss(AcceptedLoss),
     Source(SourceNo, &'static str, u64),
+    Quota(AppNo, u64, Timestamp),
 }
 
 /// Hands announcements over without waiting.
@@ -48,6 +49,19 @@ impl SourceNews {
     pub fn failing(&self, source: SourceNo, reason: &'static str, in_a_row: u64) {
         if let Some(errands) = self.0.upgrade() {
             Announcer { errands }.hand(Errand::Source(source, reason, in_a_row));
+        }
+    }
+}
+
+/// Tells of quotas that are used up. Does not keep the teller running.
+#[derive(Clone)]
+pub struct QuotaNews(mpsc::WeakSender<Errand>);
+
+impl QuotaNews {
+    /// Tells that an application has used up its deliveries; the next month begins at `until`.
+    pub fn reached(&self, app: AppNo, limit: u64, until: Timestamp) {
+        if let Some(errands) = self.0.upgrade() {
+            Announcer { errands }.hand(Errand::Quota(app, limit, until));
         }
     }
 }
@@ -93,6 +107,11 @@ impl Announcer {
         SourceNews(self.errands.downgrade())
     }
 
+    /// For whoever knows of quotas.
+    pub fn quota_news(&self) -> QuotaNews {
+        QuotaNews(self.errands.downgrade())
+    }
+
     fn hand(&self, errand: Errand) {
         match self.errands.try_send(errand) {
             Ok(()) => {}
@@ -117,6 +136,7 @@ impl Teller {
                 Errand::Source(source, reason, in_a_row) => {
                     self.source(source, reason, in_a_row).await;
                 }
+                Errand::Quota(app, limit, until) => self.quota(app, limit, until).await,
             }
         }
     }
@@ -187,6 +207,23 @@ impl Teller {
             put(&mut data, "appUid", json!(uid));
         }
         self.tell("source.verification_failed", data).await;
+    }
+
+    async fn quota(&self, app: AppNo, limit: u64, until: Timestamp) {
+        let snapshot = self.directory.snapshot();
+        let Some(entry) = snapshot.app_by_no(app) else {
+            return;
+        };
+        let mut data = json!({
+            "appId": entry.app.id, "quota": "deliveriesPerMonth", "limit": limit, "resetsAt": until,
+        });
+        if let Some(uid) = &entry.app.uid {
+            put(&mut data, "appUid", json!(uid));
+        }
+        if let Some(plan) = &entry.app.plan {
+            put(&mut data, "plan", json!(plan));
+        }
+        self.tell("quota.reached", data).await;
     }
 
     async fn publish(&self, announcement: &Announcement) {

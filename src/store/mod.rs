@@ -191,6 +191,23 @@ pub enum ConfigKind {
     DataKey = 6,
     /// [`crate::model::Source`] by number.
     Source = 7,
+    /// An entry of the audit log by its 20-byte id, which begins with the millisecond. Not among
+    /// [`Reader::config`]: read by [`Reader::audit`], and dropped by the day like messages.
+    Audit = 8,
+}
+
+/// An id of the audit log, and the JSON of its entry.
+pub type AuditRow = ([u8; 20], Bytes);
+
+/// A stretch of the audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditPage {
+    /// Start behind (or before) this entry, exclusive. `None` = from the end.
+    pub from: Option<[u8; 20]>,
+    /// Newest first, or oldest first.
+    pub newest_first: bool,
+    /// Entries at most.
+    pub limit: usize,
 }
 
 /// What can be taken away on request while the rest of the record stays.
@@ -367,6 +384,9 @@ pub trait Reader: Send + Sync {
         key: &[u8; 16],
         oldest: Timestamp,
     ) -> Result<Option<IdempotencyRecord>, Error>;
+
+    /// Entries of the audit log in order. Those out of retention may still be among them for a while.
+    fn audit(&self, page: &AuditPage) -> Result<Vec<AuditRow>, Error>;
 
     /// All configuration objects and the revision they stand for.
     fn config(&self) -> Result<(u64, Vec<ConfigRow>), Error>;

@@ -43,7 +43,8 @@ impl Place<'_> {
             | ConfigKind::EventType
             | ConfigKind::ApiKey
             | ConfigKind::Instance
-            | ConfigKind::DataKey => Ok(()),
+            | ConfigKind::DataKey
+            | ConfigKind::Audit => Ok(()),
         }
     }
 

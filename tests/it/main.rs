@@ -17,6 +17,7 @@ mod process;
 mod prometheus;
 mod providers;
 mod real_payloads;
+mod rest_hooks;
 mod sdk;
 mod seeds;
 mod server;

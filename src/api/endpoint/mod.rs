@@ -22,11 +22,12 @@ use super::request::{Answer, Cx};
 use crate::base::Timestamp;
 use crate::directory::{AppEntry, Draft};
 use crate::ingest::fields::{Fields, Given};
+use crate::ingest::{Item, ItemKind};
 use crate::model::{AppNo, Endpoint, EndpointId, EndpointNo, Secret, TenantMark};
 
 pub(super) use shown::Out;
-pub(super) use wanted::effective;
 use wanted::{Extra, Wanted};
+pub(super) use wanted::{effective, exclude_pii, exclude_pii_as_sent};
 
 /// Endpoints of one application at most (`reliability.md` 3).
 const MAX_ENDPOINTS: usize = 10_000;
@@ -50,8 +51,6 @@ pub(super) async fn create(mut cx: Cx) -> Answer {
     let new = New::of(&cx, app, uid, extra);
     let state = Arc::clone(&cx.state);
     let made = cx
-        .state
-        .directory
         .carry_out(move |draft| new.put(draft, wanted, &state))
         .await?;
     Ok(Reply::created(&Out::of(&made)))
@@ -86,8 +85,11 @@ impl New {
         state: &ApiState,
     ) -> Result<Arc<Endpoint>, Problem> {
         let entry = app_of(draft, self.app)?;
-        if entry.endpoints.len() >= MAX_ENDPOINTS {
-            let detail = format!("An application has at most {MAX_ENDPOINTS} endpoints.");
+        let quota = entry.app.quotas.endpoints;
+        let quota = quota.and_then(|quota| usize::try_from(quota).ok());
+        let most = quota.map_or(MAX_ENDPOINTS, |quota| quota.min(MAX_ENDPOINTS));
+        if entry.endpoints.len() >= most {
+            let detail = format!("This application may have {most} endpoints.");
             return Err(Problem::new(Code::Quota, detail));
         }
         if self
@@ -102,6 +104,7 @@ impl New {
         endpoint.uid = self.uid;
         self.extra.apply(&mut endpoint, self.secret_random);
         wanted.apply(&mut endpoint, state, self.now)?;
+        few_event_types(&entry, &endpoint)?;
         Ok(draft.put_endpoint(endpoint)?)
     }
 }
@@ -195,8 +198,6 @@ pub(super) async fn put(mut cx: Cx) -> Answer {
     let new = New::of(&cx, app.app.no, Some(uid), Extra::default());
     let state = Arc::clone(&cx.state);
     let (endpoint, is_new) = cx
-        .state
-        .directory
         .carry_out(move |draft| {
             let (app, now) = (new.app, new.now);
             let Some(no) = found else {
@@ -272,10 +273,7 @@ pub(super) async fn change(
 ) -> Result<Arc<Endpoint>, Problem> {
     let (app, endpoint) = cx.endpoint()?;
     let (app, no) = (app.app.no, endpoint.no);
-    cx.state
-        .directory
-        .carry_out(move |draft| edit(draft, app, no, with))
-        .await
+    cx.carry_out(move |draft| edit(draft, app, no, with)).await
 }
 
 fn edit(
@@ -289,7 +287,24 @@ fn edit(
     let current = current.ok_or_else(|| Problem::not_found("endpoint"))?;
     let mut endpoint = Endpoint::clone(current);
     with(&entry, &mut endpoint)?;
+    if current.event_types != endpoint.event_types {
+        few_event_types(&entry, &endpoint)?;
+    }
     Ok(draft.put_endpoint(endpoint)?)
+}
+
+/// An endpoint may name as many event types as the application's quota allows.
+fn few_event_types(entry: &AppEntry, endpoint: &Endpoint) -> Result<(), Problem> {
+    let quota = entry.app.quotas.event_types_per_endpoint;
+    let quota = quota.and_then(|quota| usize::try_from(quota).ok());
+    let named = endpoint.event_types.as_ref().map_or(0, Vec::len);
+    match quota {
+        Some(most) if named > most => {
+            let msg = format!("at most {most} event types, by the quota of the application");
+            Err(Item::body("eventTypes", ItemKind::Limit, msg).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn app_of(draft: &Draft, app: AppNo) -> Result<Arc<AppEntry>, Problem> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::wanted::policy_as_sent;
+use super::wanted::{exclude_pii_as_sent, policy_as_sent};
 use crate::base::Timestamp;
 use crate::model::{DisableReason, Endpoint, EndpointId, Envelope, Order, Profile};
 
@@ -39,7 +39,7 @@ pub(in crate::api) struct Out<'a> {
     paused: bool,
     envelope: Envelope,
     order: Order,
-    exclude_pii: bool,
+    exclude_pii: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     signature: Option<&'a Profile>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,7 +74,7 @@ impl<'a> Out<'a> {
             paused: endpoint.paused,
             envelope: endpoint.envelope,
             order: endpoint.order,
-            exclude_pii: false,
+            exclude_pii: exclude_pii_as_sent(endpoint.exclude_pii.as_ref()),
             signature: endpoint.signature.as_ref(),
             timeout_ms: endpoint.timeout_ms,
             max_concurrency: endpoint.max_concurrency,

@@ -15,9 +15,10 @@ use crate::base::{Id20, Timestamp};
 use crate::ingest::fields::{self, Fields, Given, Wrong, sized, whole};
 use crate::ingest::{Item, ItemKind};
 use crate::model::{
-    AppNo, DisablePolicy, DisableReason, Endpoint, EndpointId, EndpointNo, Envelope, Order,
-    Profile, Secret,
+    AppNo, DisablePolicy, DisableReason, Endpoint, EndpointId, EndpointNo, Envelope, ExcludePii,
+    Order, Profile, Secret,
 };
+use crate::policy::exclude;
 use crate::policy::header::{check_headers, check_profile};
 use crate::policy::retry::RetryPlan;
 use crate::policy::sign::{check_secret, generate};
@@ -46,6 +47,7 @@ pub(super) struct Wanted {
     max_concurrency: Option<u16>,
     retry_schedule: Option<Vec<u32>>,
     disable_policy: Option<DisablePolicy>,
+    exclude_pii: Option<ExcludePii>,
 }
 
 impl Wanted {
@@ -71,10 +73,7 @@ impl Wanted {
         let disable_policy = fields.read("disablePolicy", policy).value();
         // SDK 1.x sends a version of the endpoint; it never meant anything.
         fields.number("version", 0..=u64::MAX);
-        if fields.flag("excludePii") == Given::Value(true) {
-            let msg = Cow::Borrowed("this field is not supported yet");
-            fields.wrong("excludePii", (ItemKind::UnsupportedField, msg));
-        }
+        let exclude_pii = fields.read("excludePii", exclude_pii).value().flatten();
         fields.unsupported("action");
         for name in ["paused", "disabledReason"] {
             if !matches!(fields.raw(name), Given::Absent) {
@@ -100,6 +99,7 @@ impl Wanted {
             max_concurrency: max_concurrency.and_then(u16_of),
             retry_schedule,
             disable_policy,
+            exclude_pii,
         })
     }
 
@@ -135,6 +135,7 @@ impl Wanted {
         endpoint.max_concurrency = self.max_concurrency;
         endpoint.retry_schedule = self.retry_schedule;
         endpoint.disable_policy = self.disable_policy;
+        endpoint.exclude_pii = self.exclude_pii;
         endpoint.updated = now;
         check(endpoint, state)
     }
@@ -229,6 +230,7 @@ pub(super) fn blank(app: AppNo, no: EndpointNo, now: Timestamp) -> Endpoint {
         created: now,
         updated: now,
         tenant: None,
+        exclude_pii: None,
         deleted: None,
     }
 }
@@ -251,6 +253,7 @@ pub(super) fn as_sent(endpoint: &Endpoint) -> Value {
         "maxConcurrency": endpoint.max_concurrency,
         "retrySchedule": endpoint.retry_schedule,
         "disablePolicy": endpoint.disable_policy.map(policy_as_sent),
+        "excludePii": exclude_pii_as_sent(endpoint.exclude_pii.as_ref()),
     })
 }
 
@@ -311,6 +314,54 @@ fn schedule(value: Value) -> Result<Vec<u32>, Wrong> {
             ItemKind::TypeError,
             Cow::Borrowed("a name or a list of seconds is wanted"),
         )),
+    }
+}
+
+/// `true` = what schemas mark; otherwise a list of JSON Pointers.
+pub(in crate::api) fn exclude_pii(value: Value) -> Result<Option<ExcludePii>, Wrong> {
+    let wrong = |kind, msg: String| (kind, Cow::Owned(msg));
+    let pointers = match value {
+        Value::Bool(false) => return Ok(None),
+        Value::Bool(true) => return Ok(Some(ExcludePii::Marked)),
+        Value::Array(pointers) => pointers,
+        _ => {
+            let msg = "true, false or a list of JSON Pointers is wanted";
+            return Err(wrong(ItemKind::TypeError, msg.into()));
+        }
+    };
+    if pointers.len() > exclude::MAX_POINTERS {
+        let msg = format!("at most {} pointers", exclude::MAX_POINTERS);
+        return Err(wrong(ItemKind::Limit, msg));
+    }
+    let mut all = Vec::with_capacity(pointers.len());
+    for pointer in pointers {
+        let Value::String(pointer) = pointer else {
+            return Err(wrong(
+                ItemKind::TypeError,
+                "a JSON Pointer is a text".into(),
+            ));
+        };
+        if let Err(why) = exclude::parse(&pointer) {
+            let kind = match why {
+                exclude::BadPointer::Long => ItemKind::Limit,
+                exclude::BadPointer::Start | exclude::BadPointer::Escape => ItemKind::ValueError,
+            };
+            return Err(wrong(kind, format!("{pointer:?}: {why}")));
+        }
+        if !all.contains(&pointer) {
+            all.push(pointer);
+        }
+    }
+    Ok(Some(all)
+        .filter(|all| !all.is_empty())
+        .map(ExcludePii::Fields))
+}
+
+pub(in crate::api) fn exclude_pii_as_sent(of: Option<&ExcludePii>) -> Value {
+    match of {
+        None => json!(false),
+        Some(ExcludePii::Marked) => json!(true),
+        Some(ExcludePii::Fields(pointers)) => json!(pointers),
     }
 }
 

@@ -24,6 +24,7 @@ use crate::ingest::{Item, ItemKind};
 use crate::model::{AppNo, HeldSecret, OldToken, Secret, Source, SourceId, SourceNo};
 
 use shown::{Out, with_token};
+pub(super) use wanted::network;
 use wanted::{MAX_SECRET, Wanted};
 
 /// Sources of one application at most.
@@ -73,8 +74,6 @@ pub(super) async fn create(mut cx: Cx) -> Answer {
     wanted.apply(&mut source, &cx)?;
     let state = Arc::clone(&cx.state);
     let made = cx
-        .state
-        .directory
         .carry_out(move |draft| {
             if draft.app_by_no(app).is_none() {
                 return Err(Problem::not_found("application"));
@@ -306,18 +305,16 @@ async fn edit(
 ) -> Result<Arc<Source>, Problem> {
     let state = Arc::clone(&cx.state);
     let now = cx.now;
-    cx.state
-        .directory
-        .carry_out(move |draft| {
-            let current = draft.source_by_no(no).cloned();
-            let current = current.ok_or_else(|| Problem::not_found("source"))?;
-            let mut source = Source::clone(&current);
-            with(&mut source)?;
-            source.updated = later(current.updated, now).max(source.updated);
-            if source.deleted.is_some() {
-                return Ok(draft.put_source(source)?);
-            }
-            put(draft, source, &state)
-        })
-        .await
+    cx.carry_out(move |draft| {
+        let current = draft.source_by_no(no).cloned();
+        let current = current.ok_or_else(|| Problem::not_found("source"))?;
+        let mut source = Source::clone(&current);
+        with(&mut source)?;
+        source.updated = later(current.updated, now).max(source.updated);
+        if source.deleted.is_some() {
+            return Ok(draft.put_source(source)?);
+        }
+        put(draft, source, &state)
+    })
+    .await
 }

@@ -257,7 +257,7 @@ fn secrets(value: Value) -> Result<BTreeMap<String, Option<String>>, Wrong> {
 }
 
 /// A network, or one address.
-fn network(text: &str) -> Result<IpNet, Wrong> {
+pub(in crate::api) fn network(text: &str) -> Result<IpNet, Wrong> {
     let read = text.parse::<IpNet>().ok();
     let read = read.or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
     let msg = "an address or a network such as 203.0.113.0/24 is wanted";

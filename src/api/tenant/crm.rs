@@ -90,8 +90,6 @@ pub(in crate::api) async fn set(mut cx: Cx) -> Answer {
     let mark = made_by(&cx);
     let (state, now) = (Arc::clone(&cx.state), cx.now);
     let (endpoint, is_new) = cx
-        .state
-        .directory
         .carry_out(move |draft| {
             let entry = draft.app_by_no(app).cloned();
             let entry = entry.ok_or_else(|| Problem::not_found("application"))?;
@@ -131,9 +129,7 @@ pub(in crate::api) async fn read(cx: Cx) -> Answer {
 pub(in crate::api) async fn delete(cx: Cx) -> Answer {
     let app = own_app(&cx)?;
     let (no, app, now) = (find(&app)?.no, app.app.no, cx.now);
-    cx.state
-        .directory
-        .carry_out(move |draft| remove(draft, app, no, now))
+    cx.carry_out(move |draft| remove(draft, app, no, now))
         .await?;
     Ok(done("The webhook was deleted."))
 }

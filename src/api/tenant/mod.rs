@@ -52,7 +52,10 @@ fn made_by(cx: &Cx) -> TenantMark {
 async fn test(cx: &Cx, app: &AppEntry, endpoint: &Endpoint, event: &str) -> Answer {
     let known = cx.state.directory.peek().event_type(event).cloned();
     let sample = known.and_then(|known| example::of_type(&known, 0));
-    let payload = sample.unwrap_or_else(
+    let listed = || Some(cx.state.catalogs.find(event)?.sample.clone());
+    // A test says so itself; another type is shown as its catalogue has it.
+    let listed = (event != TEST_TYPE).then(listed).flatten();
+    let payload = sample.or(listed).unwrap_or_else(
         || json!({ "message": "This is a test.", "webhookId": endpoint.id, "test": true }),
     );
     let bytes = serde_json::to_vec(&payload).unwrap_or_default().into();

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -9,7 +11,7 @@ use super::figures::{BUDGET, Figures};
 use super::{
     CRM, MAX_EVENTS, MAX_WEBHOOKS, TEST_TYPE, answered, done, events, made_by, own_app, test, word,
 };
-use crate::api::endpoint::{Sent, remove};
+use crate::api::endpoint::{Sent, exclude_pii, exclude_pii_as_sent, remove};
 use crate::api::error::{Code, Problem};
 use crate::api::history::{Bounds, Scan};
 use crate::api::message;
@@ -18,10 +20,11 @@ use crate::api::query::Query;
 use crate::api::reply::Reply;
 use crate::api::request::{Answer, Cx};
 use crate::directory::AppEntry;
-use crate::ingest::ItemKind;
 use crate::ingest::fields::{self, Fields, Given, sized};
-use crate::model::{Delivery, Endpoint, Message, MessageId, Scope, Verdict};
+use crate::ingest::{Item, ItemKind};
+use crate::model::{AppNo, Delivery, Endpoint, Message, MessageId, Scope, Verdict};
 use crate::policy::retry::RetryPlan;
+use crate::policy::target::Target;
 use crate::schedule::DeliveryView;
 
 const MAX_DESCRIPTION: usize = 500;
@@ -87,6 +90,7 @@ fn full(cx: &Cx, app: &AppEntry, endpoint: &Endpoint) -> Result<Value, Problem> 
         "organization_id": organization, "secret": secret,
         "max_retries": plan.len(), "retry_delay_seconds": plan.first().copied().unwrap_or(0),
         "created_by": mark.created_by, "updated_by": mark.updated_by, "deleted_at": null,
+        "exclude_pii": exclude_pii_as_sent(endpoint.exclude_pii.as_ref()),
     });
     if let (Some(whole), Value::Object(more)) = (whole.as_object_mut(), more) {
         whole.extend(more);
@@ -130,9 +134,36 @@ fn wanted_events(fields: &mut Fields, required: bool) -> Option<Vec<String>> {
     given.value()
 }
 
+/// What personal data is left out, as EndpointIn says it.
+fn wanted_exclusion(fields: &mut Fields) -> Option<Value> {
+    let given = fields.read("excludePii", exclude_pii).value();
+    given.map(|wanted| exclude_pii_as_sent(wanted.as_ref()))
+}
+
+/// Asks the receiver whether it wants the subscription.
+async fn handshake(cx: &Cx, app: AppNo, url: &str) -> Result<(), Problem> {
+    let wrong = |kind, msg: String| -> Problem { Item::body("url", kind, msg).into() };
+    let Some(handshake) = &cx.state.handshake else {
+        let detail = "This gateway asks receivers nothing.";
+        return Err(Problem::new(Code::NotImplemented, detail));
+    };
+    let target = Target::parse(url, &cx.state.rules().targets)
+        .map_err(|bad| wrong(ItemKind::ValueError, bad.to_string()))?;
+    let token: [u8; 24] = cx.state.entropy.bytes();
+    let token = URL_SAFE_NO_PAD.encode(token);
+    handshake.ask(app, target, &token).await.map_err(|refusal| {
+        wrong(
+            ItemKind::ValueError,
+            format!("the handshake failed: {refusal}"),
+        )
+    })
+}
+
 /// POST `/webhooks`: the same url and events by the same key answer 200 with what there is.
 pub(in crate::api) async fn create(mut cx: Cx) -> Answer {
     let mut fields = cx.fields().await?;
+    let excluded = wanted_exclusion(&mut fields);
+    let with_handshake = fields.flag("handshake").value().unwrap_or(false);
     let url = fields
         .required("url", sized(1, MAX_URL))
         .unwrap_or_default();
@@ -144,8 +175,14 @@ pub(in crate::api) async fn create(mut cx: Cx) -> Answer {
     let app = own_app(&cx)?.app.no;
     let mark = made_by(&cx);
     let wanted = wanted.unwrap_or_default();
+    if with_handshake {
+        handshake(&cx, app, &url).await?;
+    }
     let mut body = defaults();
     if let Some(body) = body.as_object_mut() {
+        if let Some(excluded) = excluded {
+            body.insert(String::from("excludePii"), excluded);
+        }
         body.insert(String::from("url"), json!(url));
         body.insert(String::from("eventTypes"), json!(wanted));
         body.insert(
@@ -155,8 +192,6 @@ pub(in crate::api) async fn create(mut cx: Cx) -> Answer {
     }
     let (state, now) = (Arc::clone(&cx.state), cx.now);
     let (endpoint, is_new) = cx
-        .state
-        .directory
         .carry_out(move |draft| {
             let entry = draft.app_by_no(app).cloned();
             let entry = entry.ok_or_else(|| Problem::not_found("application"))?;
@@ -202,9 +237,11 @@ pub(in crate::api) async fn put(mut cx: Cx) -> Answer {
     let description = fields
         .text("description", sized(0, MAX_DESCRIPTION))
         .value();
-    if url.is_none() && wanted.is_none() && active.is_none() && description.is_none() {
-        let msg = "at least one of url, events, isActive and description is wanted";
-        if !["url", "events", "isActive", "description"]
+    let excluded = wanted_exclusion(&mut fields);
+    let is_nothing = url.is_none() && wanted.is_none() && active.is_none() && excluded.is_none();
+    if is_nothing && description.is_none() {
+        let msg = "at least one of url, events, isActive, description and excludePii is wanted";
+        if !["url", "events", "isActive", "description", "excludePii"]
             .iter()
             .any(|name| fields.has_mistake(name))
         {
@@ -224,6 +261,7 @@ pub(in crate::api) async fn put(mut cx: Cx) -> Answer {
     set("eventTypes", wanted.map(Value::from));
     set("disabled", active.map(|active| json!(!active)));
     set("description", description.map(Value::from));
+    set("excludePii", excluded);
     let sent = Sent {
         app: app.app.no,
         fields: Value::Object(body),
@@ -236,8 +274,6 @@ pub(in crate::api) async fn put(mut cx: Cx) -> Answer {
     };
     let (state, now, no) = (Arc::clone(&cx.state), cx.now, endpoint.no);
     let changed = cx
-        .state
-        .directory
         .carry_out(move |draft| sent.lay_over(draft, no, (&state, now)))
         .await?;
     let text = "The webhook was changed.";
@@ -249,9 +285,7 @@ pub(in crate::api) async fn delete(cx: Cx) -> Answer {
     let app = own_app(&cx)?;
     let endpoint = find(&cx, &app)?;
     let (app, no, now) = (app.app.no, endpoint.no, cx.now);
-    cx.state
-        .directory
-        .carry_out(move |draft| remove(draft, app, no, now))
+    cx.carry_out(move |draft| remove(draft, app, no, now))
         .await?;
     Ok(done("The webhook was deleted."))
 }

@@ -180,7 +180,7 @@ fn drop_tables(writer: &FjallWriter, day: u32, block: u32) -> Result<(), Error> 
             drop(space, low.clone(), high.clone())?;
         }
     }
-    for kind in [keys::OF_APP, keys::OF_ENDPOINT] {
+    for kind in [keys::OF_APP, keys::OF_ENDPOINT, keys::OF_AUDIT] {
         let low = keys::list_days(kind, 0).to_vec();
         let high = keys::list_days(kind, day).to_vec();
         drop(Space::Lists, low, high)?;

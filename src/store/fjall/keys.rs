@@ -11,6 +11,7 @@
 //! | `attempts_late` | the same, no >= 2; no 0 = cancelled | attempt, or nothing |
 //! | `lists` | `A`, day 4, app 4, ms 6, lane 4, first seq 8 | further seqs of one commit |
 //! | `lists` | `N`, day 4, endpoint 4, slot 6, batch 8, part 2 | attempts that ended in the slot |
+//! | `lists` | `U`, day 4, id 20 | entry of the audit log |
 //! | `idem` | `K`, bucket 4, hash 16 | idempotency record |
 //! | `idem` | `E`, app 4, hash 16 of the event id | position |
 //! | `state` | `S`, endpoint 4 | endpoint state |
@@ -33,6 +34,8 @@ use crate::base::Timestamp;
 use crate::model::{AppNo, EndpointNo, LaneId, ParkedKey, Position};
 use crate::store::ConfigKind;
 
+use super::spaces::Space;
+
 /// Batches that can be verified after an open. More than fit into the journals of a busy store; few
 /// in unit tests, so that they come round.
 pub(super) const RING: u64 = if cfg!(test) { 16 } else { 1 << 18 };
@@ -53,6 +56,8 @@ pub(super) const SLOT_BITS: u32 = 8;
 pub(super) const OF_APP: u8 = b'A';
 /// First byte of list rows of attempts.
 pub(super) const OF_ENDPOINT: u8 = b'N';
+/// First byte of entries of the audit log.
+pub(super) const OF_AUDIT: u8 = b'U';
 /// First byte of idempotency records.
 pub(super) const IDEMPOTENCY: u8 = b'K';
 /// First byte of event ids.
@@ -196,6 +201,21 @@ pub(super) fn read_endpoint_row(mut key: &[u8]) -> Option<(EndpointNo, u64)> {
     Some((endpoint, slot))
 }
 
+/// Key of an entry of the audit log; `None` for an id that is none.
+pub(super) fn audit_entry(id: &[u8]) -> Option<[u8; 25]> {
+    let mut from = id;
+    let at = Timestamp::from_millis(from_six(take(&mut from)?));
+    (id.len() == 20).then(|| join(&[&[OF_AUDIT], &day(at).to_be_bytes(), id]))
+}
+
+/// Reads the id out of the key of an entry of the audit log.
+pub(super) fn read_audit_entry(mut key: &[u8]) -> Option<[u8; 20]> {
+    (take(&mut key)? == [OF_AUDIT]).then_some(())?;
+    let _day: [u8; 4] = take(&mut key)?;
+    let id = take(&mut key)?;
+    key.is_empty().then_some(id)
+}
+
 /// The block of idempotency records an instant falls into.
 pub(super) fn bucket(at: Timestamp) -> u32 {
     u32::try_from(at.millis() / BUCKET_MS).unwrap_or(u32::MAX)
@@ -242,6 +262,15 @@ pub(super) fn object(kind: ConfigKind, name: &[u8]) -> Vec<u8> {
     key
 }
 
+/// Where a row of a configuration change stands: entries of the audit log among the lists.
+pub(super) fn place(kind: ConfigKind, name: &[u8]) -> (Space, Vec<u8>) {
+    let entry = audit_entry(name).filter(|_| kind == ConfigKind::Audit);
+    match entry {
+        Some(key) => (Space::Lists, key.to_vec()),
+        None => (Space::State, object(kind, name)),
+    }
+}
+
 /// Reads the key of a configuration object.
 pub(super) fn read_object(mut key: &[u8]) -> Option<(ConfigKind, Vec<u8>)> {
     let [tag, kind] = take(&mut key)?;
@@ -253,6 +282,7 @@ pub(super) fn read_object(mut key: &[u8]) -> Option<(ConfigKind, Vec<u8>)> {
         5 => ConfigKind::Instance,
         6 => ConfigKind::DataKey,
         7 => ConfigKind::Source,
+        8 => ConfigKind::Audit,
         _ => return None,
     };
     (tag == OBJECT).then(|| (kind, key.to_vec()))

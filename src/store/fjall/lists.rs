@@ -12,7 +12,7 @@ use ::fjall::{Readable as _, Snapshot};
 use bytes::Bytes;
 
 use crate::model::{AppNo, EndpointNo, Position};
-use crate::store::{Error, ListKey, Listed, ListedAttempt, Page};
+use crate::store::{AuditPage, AuditRow, Error, ListKey, Listed, ListedAttempt, Page};
 
 use super::reader::row;
 use super::spaces::{Space, Spaces};
@@ -94,6 +94,39 @@ pub(super) fn of_endpoint(
         Ok(entries.into_values().collect())
     };
     walk.run(near, together, read, |entry| entry.key)
+}
+
+/// Entries of the audit log.
+pub(super) fn of_audit(spaces: &Spaces, page: &AuditPage) -> Result<Vec<AuditRow>, Error> {
+    let view = spaces.snapshot();
+    let (mut low, mut high) = (
+        Bound::Included(vec![keys::OF_AUDIT]),
+        Bound::Excluded(vec![keys::OF_AUDIT + 1]),
+    );
+    if let Some(from) = page.from.and_then(|id| keys::audit_entry(&id)) {
+        let end = if page.newest_first {
+            &mut high
+        } else {
+            &mut low
+        };
+        *end = Bound::Excluded(from.to_vec());
+    }
+    let mut rows = view.range::<Vec<u8>, _>(spaces.of(Space::Lists), (low, high));
+    let mut out = Vec::new();
+    while out.len() < page.limit {
+        let next = if page.newest_first {
+            rows.next_back()
+        } else {
+            rows.next()
+        };
+        let Some((key, value)) = next.map(row).transpose()? else {
+            break;
+        };
+        let id = keys::read_audit_entry(&key);
+        let id = id.ok_or_else(|| record::corrupt("audit entry", &key, "the key is bad"))?;
+        out.push((id, record::read_object(&key, &value)?));
+    }
+    Ok(out)
 }
 
 struct Walk<'a> {

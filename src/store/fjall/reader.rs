@@ -17,7 +17,8 @@ use crate::model::{
     AppNo, Attempt, Delivery, EndpointNo, EndpointState, Message, Parked, ParkedKey, Position,
 };
 use crate::store::{
-    ConfigRow, Error, IdempotencyRecord, Lane, Listed, ListedAttempt, Page, Reader,
+    AuditPage, AuditRow, ConfigRow, Error, IdempotencyRecord, Lane, Listed, ListedAttempt, Page,
+    Reader,
 };
 
 use super::spaces::{Space, Spaces, unreadable};
@@ -271,6 +272,10 @@ impl Reader for FjallReader {
             }
         }
         Ok(None)
+    }
+
+    fn audit(&self, page: &AuditPage) -> Result<Vec<AuditRow>, Error> {
+        lists::of_audit(&self.spaces, page)
     }
 
     fn config(&self) -> Result<(u64, Vec<ConfigRow>), Error> {

@@ -219,6 +219,7 @@ impl Check<'_> {
             },
             Space::Lists => match key.first() {
                 Some(&keys::OF_ENDPOINT) => record::read_endpoint_row(key, value, drop),
+                Some(&keys::OF_AUDIT) => record::read_object(key, value).map(drop),
                 _ => record::read_app_row(key, value, 0).map(drop),
             },
             Space::Idem => match key.first() {

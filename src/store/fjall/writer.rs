@@ -438,8 +438,8 @@ impl Writer for FjallWriter {
         let mut commit = self.start(rows.len());
         let spaces = &self.parts.spaces;
         for row in rows {
-            let key = keys::object(row.kind, &row.key);
-            commit.put(spaces, Space::State, &key, record::object(&key, &row.value));
+            let (space, key) = keys::place(row.kind, &row.key);
+            commit.put(spaces, space, &key, record::object(&key, &row.value));
         }
         let value = record::number(keys::REVISION, revision);
         commit.put(spaces, Space::State, keys::REVISION, value);

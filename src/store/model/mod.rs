@@ -19,8 +19,8 @@ use crate::model::{
 
 use super::faults::{Fault, Faults};
 use super::{
-    Accept, ConfigRow, Content, Error, IdempotencyKey, IdempotencyRecord, Lane, Listed,
-    ListedAttempt, Page, Reader, Settlement, Space, Standing, StoredAnswer, Writer,
+    Accept, AuditPage, AuditRow, ConfigRow, Content, Error, IdempotencyKey, IdempotencyRecord,
+    Lane, Listed, ListedAttempt, Page, Reader, Settlement, Space, Standing, StoredAnswer, Writer,
 };
 
 mod state;
@@ -366,6 +366,10 @@ impl Reader for ModelReader {
         oldest: Timestamp,
     ) -> Result<Option<IdempotencyRecord>, Error> {
         Ok(self.shared.lock().live.idempotent(key, oldest))
+    }
+
+    fn audit(&self, page: &AuditPage) -> Result<Vec<AuditRow>, Error> {
+        Ok(self.shared.lock().live.audit(page))
     }
 
     fn config(&self) -> Result<(u64, Vec<ConfigRow>), Error> {

@@ -15,8 +15,8 @@ use crate::model::{
 };
 
 use crate::store::{
-    Accept, ConfigKind, ConfigRow, Content, IdempotencyKey, IdempotencyRecord, Lane, ListKey,
-    Listed, ListedAttempt, Page, Settlement, StoredAnswer,
+    Accept, AuditPage, AuditRow, ConfigKind, ConfigRow, Content, IdempotencyKey, IdempotencyRecord,
+    Lane, ListKey, Listed, ListedAttempt, Page, Settlement, StoredAnswer,
 };
 
 /// One mutating call, kept until it is on stable storage.
@@ -45,6 +45,7 @@ pub(super) struct State {
     event_ids: BTreeMap<AppNo, BTreeMap<String, Position>>,
     idempotency: BTreeMap<[u8; 16], IdempotencyRecord>,
     config: BTreeMap<(ConfigKind, Vec<u8>), Bytes>,
+    audit: BTreeMap<[u8; 20], Bytes>,
     pub(super) revision: u64,
 }
 
@@ -60,6 +61,11 @@ impl State {
             Change::Config(revision, rows) => {
                 self.revision = *revision;
                 for row in rows {
+                    if row.kind == ConfigKind::Audit {
+                        let id = row.key.clone().try_into().unwrap_or([0; 20]);
+                        self.audit.insert(id, row.value.clone());
+                        continue;
+                    }
                     let key = (row.kind, row.key.clone());
                     self.config.insert(key, row.value.clone());
                 }
@@ -250,6 +256,17 @@ impl State {
     ) -> Option<IdempotencyRecord> {
         let record = self.idempotency.get(key)?;
         (record.at >= oldest).then(|| record.clone())
+    }
+
+    pub(super) fn audit(&self, page: &AuditPage) -> Vec<AuditRow> {
+        let row = |(id, value): (&[u8; 20], &Bytes)| (*id, value.clone());
+        let from = page.from.map_or(Bound::Unbounded, Bound::Excluded);
+        if page.newest_first {
+            let rows = self.audit.range((Bound::Unbounded, from)).rev();
+            return rows.take(page.limit).map(row).collect();
+        }
+        let rows = self.audit.range((from, Bound::Unbounded));
+        rows.take(page.limit).map(row).collect()
     }
 
     pub(super) fn config(&self) -> Vec<ConfigRow> {

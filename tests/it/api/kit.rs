@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use posthaste::api::{self, ApiState, Front};
 use posthaste::auth::{self, Auth, Entropy};
 use posthaste::base::{Clock, Timestamp, task};
+use posthaste::catalogs::Catalogs;
 use posthaste::config::Config;
 use posthaste::directory::Directory;
 use posthaste::inbound::{self, FetchKeys, Fetching, Inbound};
@@ -342,6 +343,9 @@ impl Gateway {
             delivery: config.delivery,
             retention: config.retention,
             targets: TargetRules::default(),
+            catalogs: Arc::new(Catalogs::load(None, &[]).unwrap()),
+            handshake: None,
+            reserve: 0,
             backups: None,
             metrics: Box::new(|| String::from("# metrics\n")),
         });

@@ -2,7 +2,9 @@
 
 pub(crate) mod kit;
 
+mod audit;
 mod auth;
+mod catalogs;
 mod content;
 mod errors;
 mod figures;
@@ -16,6 +18,8 @@ mod messages;
 mod objects;
 mod openapi;
 mod pages;
+mod quarantine;
+mod quotas;
 mod sessions;
 mod sizes;
 mod tasks;

@@ -620,10 +620,6 @@ fn wrong_endpoints() -> Vec<(Value, (String, String))> {
             item("signature", "value_error"),
         ),
         (
-            json!({"url": good, "excludePii": true}),
-            item("excludePii", "unsupported_field"),
-        ),
-        (
             json!({"url": good, "paused": true}),
             item("paused", "value_error"),
         ),

@@ -137,6 +137,7 @@ impl Foreign {
             .replace("{task_id}", task)
             .replace("{key_id}", &self.key)
             .replace("{source_id}", &self.source)
+            .replace("{bucket}", &format!("{}.status_5xx", self.endpoint))
             .replace("{id}", &self.webhook)
     }
 }
@@ -274,6 +275,7 @@ const BY_HAND: &[(&str, &str)] = &[
     ("POST /app/{app_id}/endpoint", "secret"),
     // They must name a provider, or be addresses.
     ("POST /source", "provider"),
+    ("POST /api-keys", "allowedIps"),
     ("POST /source", "allowedIps"),
     ("PUT /source/{source_id}", "allowedIps"),
     ("PATCH /source/{source_id}", "allowedIps"),

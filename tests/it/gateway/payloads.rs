@@ -8,9 +8,9 @@ use http::Method;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::kit::{Gateway, Receiver, SOON, endpoint, say, seed};
+use crate::kit::{Gateway, Receiver, SOON, endpoint, message, say, seed};
 
 /// White space between tokens, as odd as it may be.
 fn blank() -> impl Strategy<Value = String> {
@@ -156,4 +156,62 @@ async fn what_is_no_json_is_refused_and_never_delivered_changed() {
     crate::kit::send(&gateway, "acme", 7).await;
     receiver.delivered("/hook", 1, SOON).await;
     assert_eq!(receiver.count(), 1);
+}
+
+/// What arrives with this setting, once as it is and once in the envelope that the seeds want.
+async fn arrives_with(exclude_pii: Value) -> (Value, Value) {
+    let gateway = Gateway::start(&[]).await;
+    let receiver = Receiver::start().await;
+    let schema = json!({"properties": {
+        "name": {"type": "string", "x-pii": true},
+        "people": {"items": {"properties": {"phone": {"x-pii": true}}}},
+    }});
+    let kind = json!({"name": "test.event", "description": "", "schemas": {"1": schema}});
+    gateway
+        .api()
+        .post("/api/v1/event-type", &kind)
+        .await
+        .expect(201);
+    let fields = json!({"excludePii": exclude_pii});
+    let plain = endpoint(&gateway, "acme", &receiver, "/raw", fields.clone()).await;
+    assert_eq!(plain.get(&gateway).await["excludePii"], exclude_pii);
+    let mut wrapped = fields;
+    wrapped["envelope"] = json!("id-type");
+    endpoint(&gateway, "acme", &receiver, "/wrapped", wrapped).await;
+    let payload = json!({
+        "name": "Ada", "n": 1, "people": [{"phone": "1", "k": 2}], "ssn": "0",
+    });
+    let path = "/api/v1/app/acme/msg";
+    gateway
+        .api()
+        .post(path, &message(payload))
+        .await
+        .expect(202);
+    let raw = receiver.delivered("/raw", 1, SOON).await.remove(0);
+    let wrapped = receiver.delivered("/wrapped", 1, SOON).await.remove(0);
+    // Signed is what is sent.
+    let secret = gateway.api().get(&format!("{}/secret", plain.path())).await;
+    let secret = secret.expect(200)["key"].as_str().unwrap().to_owned();
+    assert!(crate::rest_hooks::is_genuine(&secret, &raw));
+    (
+        serde_json::from_slice(&raw.body).unwrap(),
+        wrapped.field("data"),
+    )
+}
+
+#[tokio::test]
+async fn what_a_subscription_excludes_is_gone_before_the_payload_is_signed() {
+    for (wanted, left) in [
+        (
+            json!(["/ssn", "/people/*/k"]),
+            json!({"name": "Ada", "n": 1, "people": [{"phone": "1"}]}),
+        ),
+        (
+            json!(true),
+            json!({"n": 1, "people": [{"k": 2}], "ssn": "0"}),
+        ),
+    ] {
+        let (raw, data) = arrives_with(wanted).await;
+        assert_eq!((&raw, &data), (&left, &left));
+    }
 }

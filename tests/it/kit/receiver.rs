@@ -62,6 +62,7 @@ impl Received {
 pub(crate) struct Answer {
     status: u16,
     headers: Vec<(&'static str, String)>,
+    body: String,
     delay: Duration,
 }
 
@@ -70,6 +71,7 @@ impl Answer {
         Self {
             status,
             headers: Vec::new(),
+            body: String::new(),
             delay: Duration::ZERO,
         }
     }
@@ -80,6 +82,11 @@ impl Answer {
 
     pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.push((name, value.to_owned()));
+        self
+    }
+
+    pub(crate) fn body(mut self, body: &str) -> Self {
+        body.clone_into(&mut self.body);
         self
     }
 
@@ -279,7 +286,7 @@ async fn handle(shared: &Shared, request: Request<Incoming>) -> Response<Full<By
         status: 0,
     };
     tokio::time::sleep(answer.delay).await;
-    let mut response = Response::new(Full::default());
+    let mut response = Response::new(Full::new(Bytes::from(answer.body)));
     *response.status_mut() = answer.status.try_into().unwrap();
     for (name, value) in answer.headers {
         response.headers_mut().insert(name, value.parse().unwrap());

@@ -12,11 +12,11 @@ use std::process::{Command, Output};
 use crate::kit::{Gateway, dependency, repository, say};
 
 /// Runs a tour to its end, away from the async threads.
-async fn tour(program: PathBuf, script: &str) -> Output {
+async fn tour(program: PathBuf, script: Option<&str>) -> Output {
     let gateway = Gateway::start(&[]).await;
     let mut command = Command::new(program);
     command
-        .arg(repository(script))
+        .args(script.map(repository))
         .arg(format!("http://{}", gateway.address))
         .arg(gateway.key());
     let done = tokio::task::spawn_blocking(move || command.output());
@@ -38,15 +38,22 @@ fn passed(name: &str, least: usize, output: &Output) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_javascript_client_passes_its_tour() {
     dependency(repository("tests/node/node_modules/svix"));
-    let output = tour(PathBuf::from("node"), "tests/node/sdk_tour.mjs").await;
+    let output = tour(PathBuf::from("node"), Some("tests/node/sdk_tour.mjs")).await;
     passed("svix for JavaScript", 30, &output);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_python_client_passes_its_tour() {
     let python = dependency(repository("target/test-venv/bin/python"));
-    let output = tour(python, "tests/python/sdk_tour.py").await;
+    let output = tour(python, Some("tests/python/sdk_tour.py")).await;
     passed("svix for Python", 50, &output);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rust_client_passes_its_tour() {
+    let program = dependency(repository("target/test-rust/debug/svix-tour"));
+    let output = tour(program, None).await;
+    passed("svix for Rust", 55, &output);
 }
 
 /// The shell blocks of a page, one after the other.

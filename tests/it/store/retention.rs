@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use posthaste::base::{ByteSize, Timestamp};
+use posthaste::base::{ByteSize, Id20, Timestamp};
 use posthaste::config::{Retention, Storage};
-use posthaste::model::{AppNo, EndpointNo, Labels, LaneId, Position};
+use posthaste::model::{AppNo, AuditId, EndpointNo, Labels, LaneId, Position};
 use posthaste::store::fjall::{Opened, Store};
-use posthaste::store::{Page, Reader, Settlement, Writer};
+use posthaste::store::{AuditPage, ConfigKind, ConfigRow, Page, Reader, Settlement, Writer};
 
 use super::world::{accept, backlog, storage};
 
@@ -192,4 +192,42 @@ fn whole_tables_of_expired_messages_leave_the_disk_and_journals_stay_few() {
         .parked(EndpointNo(1), None, Timestamp::MAX, 9)
         .unwrap();
     assert!(rows.is_empty());
+}
+
+#[test]
+fn entries_of_the_audit_log_are_no_configuration_and_stay_as_long_as_messages() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = storage(dir.path());
+    let Opened {
+        mut writer, reader, ..
+    } = open(&options);
+    for (n, at) in [START, START.plus(days(10))].into_iter().enumerate() {
+        let id = AuditId::new(at, [7; 14]);
+        let row = ConfigRow {
+            kind: ConfigKind::Audit,
+            key: id.0.0.to_vec(),
+            value: "{}".into(),
+        };
+        let revision = writer.commit_config(u64::try_from(n).unwrap(), &[row]);
+        assert_eq!(revision.unwrap(), u64::try_from(n + 1).unwrap());
+    }
+    let all = AuditPage {
+        from: None,
+        newest_first: true,
+        limit: 9,
+    };
+    let days_of = |reader: &dyn Reader| -> Vec<Timestamp> {
+        let rows = reader.audit(&all).unwrap();
+        rows.iter().map(|(id, _)| Id20(*id).at()).collect()
+    };
+    assert_eq!(days_of(&*reader), [START.plus(days(10)), START]);
+    assert_eq!(reader.config().unwrap().1, [], "they are no configuration");
+    drop((writer, reader));
+    let Opened {
+        mut writer, reader, ..
+    } = open(&options);
+    two_tens(&mut writer);
+    writer.tend(START.plus(days(89))).unwrap();
+    assert_eq!(days_of(&*reader).len(), 2);
+    drop((writer, reader));
 }

@@ -18,8 +18,8 @@ use posthaste::store::faults::{Fault, Faults};
 use posthaste::store::fjall::{FjallReader, FjallWriter, Store};
 use posthaste::store::model::{Crash, Model, ModelWriter};
 use posthaste::store::{
-    Accept, ConfigKind, ConfigRow, Content, Error, IdempotencyKey, Page, Reader, Settlement,
-    StoredAnswer, Writer,
+    Accept, AuditPage, ConfigKind, ConfigRow, Content, Error, IdempotencyKey, Page, Reader,
+    Settlement, StoredAnswer, Writer,
 };
 use proptest::prelude::*;
 
@@ -464,6 +464,7 @@ impl World {
         let lanes = a.lanes().unwrap();
         assert_eq!(lanes, b.lanes().unwrap());
         assert_eq!(a.config().unwrap(), b.config().unwrap());
+        compare_audit(a, b);
         assert_eq!(a.endpoint_states().unwrap(), b.endpoint_states().unwrap());
         for lane in &lanes {
             compare_log(a, b, lane.id);
@@ -539,6 +540,24 @@ fn op_is_close(op: &Op) -> &bool {
         &true
     } else {
         &false
+    }
+}
+
+/// Compares the audit log as a whole, and from every entry in both directions.
+fn compare_audit(a: &dyn Reader, b: &dyn Reader) {
+    for newest_first in [true, false] {
+        let mut page = AuditPage {
+            from: None,
+            newest_first,
+            limit: usize::MAX,
+        };
+        let entries = a.audit(&page).unwrap();
+        assert_eq!(entries, b.audit(&page).unwrap());
+        page.limit = 2;
+        for (id, _) in entries {
+            page.from = Some(id);
+            assert_eq!(a.audit(&page).unwrap(), b.audit(&page).unwrap(), "{page:?}");
+        }
     }
 }
 

@@ -46,6 +46,7 @@ fn endpoint(url: &str, headers: BTreeMap<String, String>) -> Endpoint {
         created: Timestamp::ZERO,
         updated: Timestamp::ZERO,
         tenant: None,
+        exclude_pii: None,
         deleted: None,
     }
 }
@@ -65,6 +66,7 @@ async fn deliver(client: Client, prepared: Prepared) {
         seq: 1,
     };
     let job = Job {
+        marked: None,
         delivery: Delivery {
             at,
             endpoint: EndpointNo(1),

@@ -81,6 +81,7 @@ impl Attempts for Outgoing {
             };
         };
         let job = deliver::Job {
+            marked: None,
             delivery: Delivery {
                 at: job.message.at,
                 endpoint: job.endpoint,
@@ -328,6 +329,9 @@ fn front(
         delivery: config.delivery,
         retention: config.retention,
         targets: TargetRules::default(),
+        catalogs: Arc::default(),
+        handshake: None,
+        reserve: 0,
         metrics: Box::new(|| String::from("# metrics\n")),
     });
     api::front(Arc::new(state))
