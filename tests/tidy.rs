@@ -64,6 +64,7 @@ const PURE: &[&str] = &[
     "src/policy/",
     "src/metrics/",
     "src/model/",
+    "src/expression/",
     "src/base/",
 ];
 /// The two files of `base` that exist to own a clock and the spawning.

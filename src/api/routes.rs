@@ -214,6 +214,10 @@ fn messages() -> Vec<(&'static str, Route)> {
             on(post, read.clone(), Replay::Own, explain::dry_run),
         ),
         (
+            "/app/{app_id}/filter/test",
+            on(post, read.clone(), Replay::Own, explain::test_filter),
+        ),
+        (
             "/app/{app_id}/msg/precheck/active",
             on(post, read.clone(), Replay::Own, explain::precheck),
         ),

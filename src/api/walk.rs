@@ -24,7 +24,7 @@ use crate::ingest::fields::{self, Fields, Given};
 use crate::ingest::{Item, ItemKind};
 use crate::lane;
 use crate::model::{AppNo, Delivery, EndpointNo, LaneId, Message, Position, TaskId, Verdict};
-use crate::policy::filter::why_not;
+use crate::policy::filter::{facts, why_not_in_full};
 use crate::schedule;
 use crate::store::{self, Content, ListKey, Page, Reader};
 
@@ -415,7 +415,7 @@ fn missing(state: &ApiState, walk: &Walk) -> Result<Found, store::Error> {
     let mut found = Vec::new();
     for message in all {
         let is_new = !message.targets.contains(&endpoint.no)
-            && why_not(endpoint, &message.event_type, message.channels()).is_none()
+            && why_not_in_full(endpoint, &facts(&message)).is_none()
             && state
                 .reader
                 .attempts(message.at, Some(endpoint.no))?

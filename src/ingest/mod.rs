@@ -21,6 +21,7 @@ mod meters;
 mod names;
 pub mod parse;
 mod refused;
+mod route;
 mod scan;
 
 use std::sync::Arc;
@@ -367,14 +368,7 @@ impl Ingest {
 
     /// The message with its targets, not yet placed.
     fn message(&self, entry: &AppEntry, read: MessageIn<'_>, payload: Bytes, hops: u8) -> Message {
-        let channels = read
-            .labels
-            .as_ref()
-            .map_or(&[][..], |labels| &labels.channels);
-        let mut targets = Vec::new();
-        entry
-            .routes()
-            .matching(&read.event_type, channels, &mut targets);
+        let targets = self.targets(entry, &read.facts());
         let mut labels = read.labels;
         if hops > 0 {
             labels.get_or_insert_default().hops = hops;

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 
 use super::fields::{self, Item, ItemKind, Wrong};
 use super::{ApplicationIn, Refused, scan};
+use crate::expression::Facts;
 use crate::model::Labels;
 
 /// Channels of one message at most.
@@ -34,6 +35,19 @@ pub struct MessageIn<'a> {
     pub labels: Option<Box<Labels>>,
     /// The application that is to be made if the path names none.
     pub application: Option<ApplicationIn>,
+}
+
+impl MessageIn<'_> {
+    /// What expressions can ask of it.
+    pub fn facts(&self) -> Facts<'_> {
+        let labels = self.labels.as_deref();
+        Facts::new(
+            &self.event_type,
+            labels.map_or(&[], |labels| &labels.channels),
+            labels.map_or(&[], |labels| &labels.tags),
+            self.payload.as_bytes(),
+        )
+    }
 }
 
 /// Limits of one message.

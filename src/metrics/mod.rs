@@ -52,6 +52,9 @@ metrics! {
     INGEST_REPLAYED = Counter "posthaste_ingest_replayed_total";
     /// Accepted messages that no endpoint wanted.
     INGEST_UNMATCHED = Counter "posthaste_ingest_unmatched_total";
+    /// Endpoints that did not get a message because of their payload filter, by `result`: `no`, or why the
+    /// filter came to no answer (`missing`, `type`, `cost`, `payload`, `invalid`).
+    INGEST_FILTERED = Counter "posthaste_ingest_filtered_total";
     /// 1 while a soft watermark is passed.
     INGEST_WATERMARK = Gauge "posthaste_ingest_watermark";
     /// Requests of providers by `verdict`: `accepted`, `duplicate`, `handshake`.

@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use super::core::{Announcement, AttemptReport};
 use crate::base::{Clock, Timestamp};
 use crate::directory::{Directory, Snapshot};
+use crate::expression::Facts;
 use crate::lane::{self, Lane};
 use crate::model::{
     AppNo, ContentType, DisableReason, Endpoint, EndpointNo, Message, Position, SourceNo,
@@ -212,6 +213,8 @@ impl Teller {
         let payload = json!({ "type": kind, "data": data }).to_string();
         let mut targets = Vec::new();
         operator.routes().matching(kind, &[], &mut targets);
+        let facts = Facts::new(kind, &[], &[], payload.as_bytes());
+        operator.routes().narrow(&facts, &mut targets);
         let bytes = u64::try_from(payload.len()).unwrap_or(u64::MAX);
         let deliveries = u64::try_from(targets.len()).unwrap_or(u64::MAX);
         let message = Message {

@@ -25,8 +25,8 @@ use crate::ingest::fields::{Fields, Given};
 use crate::model::{AppNo, Endpoint, EndpointId, EndpointNo, Secret, TenantMark};
 
 pub(super) use shown::Out;
-pub(super) use wanted::effective;
 use wanted::{Extra, Wanted};
+pub(super) use wanted::{effective, expression};
 
 /// Endpoints of one application at most (`reliability.md` 3).
 const MAX_ENDPOINTS: usize = 10_000;

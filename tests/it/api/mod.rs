@@ -6,6 +6,7 @@ mod auth;
 mod content;
 mod errors;
 mod figures;
+mod filters;
 mod history;
 mod hops;
 mod idempotency;
