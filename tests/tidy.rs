@@ -29,6 +29,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("hyper", &["src/client", "src/server"]),
     ("hyper_util", &["src/client", "src/server"]),
     ("jiff", &["src/base"]),
+    ("jsonschema", &["src/policy"]),
     ("listenfd", &["src/server"]),
     ("lsm_tree", &["src/store/fjall"]),
     (

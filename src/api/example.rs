@@ -48,12 +48,7 @@ pub(super) async fn send(mut cx: Cx) -> Answer {
 
 /// The example with this number out of the newest schema of a type; `None` unless it is an object.
 pub(super) fn of_type(event_type: &EventType, index: usize) -> Option<Value> {
-    let versions = event_type.schemas.as_ref()?.as_object()?;
-    let newest = versions
-        .iter()
-        .max_by_key(|(name, _)| (name.parse::<u64>().unwrap_or(0), name.as_str().to_owned()));
-    let (_, schema) = newest?;
-    of_schema(schema, index).filter(Value::is_object)
+    of_schema(event_type.newest_schema()?, index).filter(Value::is_object)
 }
 
 /// The example with this number; beyond what the schema lists, the one that is made up.

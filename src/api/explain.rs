@@ -16,7 +16,7 @@ use crate::expression::{Expression, Facts, Failure};
 use crate::ingest::ItemKind;
 use crate::ingest::fields::{self, Given};
 use crate::ingest::parse::{self, Limits};
-use crate::model::{DisableReason, Endpoint, EndpointId, MessageId};
+use crate::model::{DisableReason, Endpoint, EndpointId, MessageId, PayloadValidation};
 use crate::policy::filter::{Mismatch, facts, why_not_in_full};
 use crate::schedule::DeliveryView;
 
@@ -26,7 +26,45 @@ struct Out<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     msg_id: Option<MessageId>,
     event_type: &'a str,
+    /// Nothing is sent before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deliver_at: Option<Timestamp>,
+    /// What the schema of the type says of the payload, if payloads are held against it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schema: Option<Validated>,
     endpoints: Vec<Line<'a>>,
+}
+
+#[derive(Serialize)]
+struct Validated {
+    mode: PayloadValidation,
+    valid: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Error>,
+}
+
+/// One thing that the schema does not allow, by JSON pointer.
+#[derive(Serialize)]
+struct Error {
+    pointer: String,
+    msg: String,
+}
+
+/// What the schema says of a payload as both are now.
+fn validated(cx: &Cx, facts: &Facts<'_>) -> Option<Validated> {
+    let snapshot = cx.state.directory.peek();
+    let schema = snapshot.schema(facts.event_type())?;
+    let found = schema.violations(facts.payload());
+    let errors = found.into_iter().map(|one| Error {
+        pointer: one.pointer,
+        msg: one.msg,
+    });
+    let errors: Vec<_> = errors.collect();
+    Some(Validated {
+        mode: schema.mode(),
+        valid: errors.is_empty(),
+        errors,
+    })
 }
 
 /// One endpoint of the application.
@@ -60,6 +98,9 @@ struct Line<'a> {
     attempts: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_attempt: Option<Timestamp>,
+    /// The later message that took its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    superseded_by: Option<MessageId>,
 }
 
 fn line<'a>(
@@ -94,6 +135,7 @@ fn line<'a>(
         state: delivery.map(|view| view.state.name()),
         attempts: delivery.map(|view| view.attempts.len()),
         next_attempt: delivery.and_then(|view| view.next_attempt),
+        superseded_by: delivery.and_then(|view| view.superseded_by),
     }
 }
 
@@ -110,6 +152,8 @@ pub(super) async fn explain(cx: Cx) -> Answer {
     Ok(Reply::ok(&Out {
         msg_id: Some(message.id()),
         event_type: &message.event_type,
+        deliver_at: message.deliver_at(),
+        schema: validated(&cx, &facts).filter(|_| !message.is_expunged()),
         endpoints: lines.collect(),
     }))
 }
@@ -125,10 +169,13 @@ pub(super) async fn dry_run(mut cx: Cx) -> Answer {
     };
     let read = parse::message(&body, &limits)?;
     let app = cx.app()?;
+    let facts = read.facts();
     Ok(Reply::ok(&Out {
         msg_id: None,
         event_type: &read.event_type,
-        endpoints: lines(&app, &read.facts()),
+        deliver_at: read.labels.as_ref().and_then(|labels| labels.deliver_at),
+        schema: validated(&cx, &facts),
+        endpoints: lines(&app, &facts),
     }))
 }
 

@@ -15,10 +15,12 @@ mod cancel;
 mod content;
 mod endpoint;
 mod error;
+mod consumer;
 mod event_type;
 mod events;
 mod example;
 mod explain;
+mod feed;
 #[doc(hidden)]
 pub mod fuzzing;
 mod history;
@@ -32,12 +34,14 @@ mod meters;
 pub mod openapi;
 mod page;
 mod query;
+mod replay;
 mod reply;
 mod request;
 mod routes;
 mod session;
 mod source;
 mod stats;
+mod tail;
 mod task;
 mod tenant;
 mod vault;
@@ -64,6 +68,7 @@ use crate::schedule;
 use crate::store::Reader;
 
 pub use error::Code;
+pub use replay::{Elsewhere, Sending};
 
 /// What the API works with.
 pub struct Parts {
@@ -91,6 +96,8 @@ pub struct Parts {
     pub retention: config::Retention,
     /// Which URLs endpoints may have, until [`ApiState::adopt`] says otherwise.
     pub targets: TargetRules,
+    /// Sends replays to other URLs, if anything can.
+    pub elsewhere: Option<Arc<dyn Elsewhere>>,
     /// Backups, if the store can be copied while it is used.
     pub backups: Option<Arc<Backups>>,
     /// The page of `/metrics`, in the Prometheus text form.
@@ -107,6 +114,8 @@ pub struct ApiState {
     webhook_keys: webhook_keys::Cache,
     /// Places for lists ([`request::scan`]).
     scans: Arc<Semaphore>,
+    tails: tail::Tails,
+    consumers: consumer::Leases,
 }
 
 impl ApiState {
@@ -122,6 +131,8 @@ impl ApiState {
             scrub: content::Scrub::default(),
             webhook_keys: webhook_keys::Cache::default(),
             scans: Arc::new(Semaphore::new(request::SCANS)),
+            tails: tail::Tails::default(),
+            consumers: consumer::Leases::default(),
         }
     }
 }
@@ -138,6 +149,11 @@ impl ApiState {
         if let Err(cause) = self.auth.store_last_use().await {
             tracing::warn!(%cause, "the last use of keys was not stored; it is tried again");
         }
+    }
+
+    /// Ends the streams that are open: they would outlast every drain.
+    pub fn end_tails(&self) {
+        self.tails.end();
     }
 
     fn rules(&self) -> Arc<Rules> {

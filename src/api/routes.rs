@@ -10,9 +10,9 @@ use axum::routing::{MethodFilter, MethodRouter, any};
 use super::error::{Code, Problem};
 use super::request::{Answer, Cx, Replay, get, leave, on, scan};
 use super::{
-    ApiState, application, attempt, backup, cancel, content, endpoint, event_type, events, example,
-    explain, import, inbound, instance, key, message, openapi, session, source, stats, task,
-    tenant, vault, walk,
+    ApiState, application, attempt, backup, cancel, consumer, content, endpoint, event_type,
+    events, example, explain, import, inbound, instance, key, message, openapi, replay, session,
+    source, stats, tail, task, tenant, vault, walk,
 };
 use crate::model::Scope;
 
@@ -246,6 +246,22 @@ fn messages() -> Vec<(&'static str, Route)> {
                 Replay::Own,
                 content::of_attempt,
             ),
+        ),
+        ("/app/{app_id}/replay", act(replay::replay)),
+        ("/app/{app_id}/tail", get(read.clone(), tail::tail)),
+        (
+            "/app/{app_id}/consumer/{consumer_id}",
+            get(read.clone(), consumer::lease)
+                .merge(change(MethodFilter::PUT, consumer::put))
+                .merge(change(MethodFilter::DELETE, consumer::delete)),
+        ),
+        (
+            "/app/{app_id}/consumer/{consumer_id}/commit",
+            on(post, read.clone(), Replay::Own, consumer::commit),
+        ),
+        (
+            "/app/{app_id}/consumer/{consumer_id}/seek",
+            on(post, read.clone(), Replay::Own, consumer::seek),
         ),
         ("/app/{app_id}/events", scan(read.clone(), events::all)),
         (

@@ -29,7 +29,9 @@ use crate::policy::own::Own;
 use crate::policy::target::TargetRules;
 use crate::providers::Catalogue;
 use crate::schedule::core::{Core, Input, Settings};
-use crate::schedule::{self, Announcer, Driver, Inbox, Parts, Recovery, SourceNews, Status};
+use crate::schedule::{
+    self, Announcer, Driver, Inbox, Parts, Recovery, SourceNews, Status, StoreNews,
+};
 use crate::server::{self, Listeners, Server, Tls};
 use crate::store::fjall::Store;
 use crate::store::{self, ConfigKind, Reader};
@@ -50,6 +52,7 @@ pub(super) struct Engine {
     pub(super) backups: Arc<Backups>,
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) news: SourceNews,
+    pub(super) store_news: StoreNews,
     /// Taken by whoever waits for the recovery.
     pub(super) recovery: Option<RecoveryError>,
 }
@@ -115,7 +118,7 @@ pub(super) async fn engine(
     let announcer = announcer((&lane, &directory, &shared), tasks, &losses);
     let backups = backups(config, source, &lane, &shared).await?;
     let catalogue = catalogue(config)?;
-    let news = announcer.source_news();
+    let (news, store_news) = (announcer.source_news(), announcer.store_news());
 
     let mut core = Core::new(settings(config));
     let recovery = schedule::begin(
@@ -160,6 +163,7 @@ pub(super) async fn engine(
         backups,
         catalogue,
         news,
+        store_news,
         recovery: Some(recovery_failed),
     })
 }
@@ -396,6 +400,7 @@ pub(super) fn api(
         delivery: config.delivery.clone(),
         retention: config.retention.clone(),
         targets: engine.rules.clone(),
+        elsewhere: Some(Arc::<Outgoing>::clone(&engine.outgoing)),
         backups: Some(Arc::clone(&engine.backups)),
         metrics: Box::new(move || exposition.render()),
     }))

@@ -22,9 +22,9 @@ pub(super) enum Kind<'a> {
 }
 
 /// Longer signs first: `<=` is not `<` and `=`.
-const SIGNS: [&str; 21] = [
+const SIGNS: [&str; 22] = [
     "&&", "||", "==", "!=", "<=", ">=", "<", ">", "!", "(", ")", "[", "]", ".", ",", "-", "+", "*",
-    "/", "%", "?",
+    "/", "%", "?", ":",
 ];
 
 /// Cuts a text into tokens.

@@ -186,6 +186,7 @@ impl Ingest {
 
     fn draft_event(&self, entry: &AppEntry, event: EventIn) -> Result<(Accept, Reserved), Refused> {
         let facts = Facts::new(&event.event_type, &[], &event.tags, &event.payload);
+        self.warn(&facts);
         let targets = self.targets(entry, &facts);
         drop(facts);
         let idempotency = event.signed.as_ref().map(|signed| IdempotencyKey {

@@ -5,7 +5,7 @@ use ::metrics::{Counter, Gauge, counter, gauge};
 use super::{Refused, Warning};
 use crate::expression::FailureKind;
 use crate::metrics;
-use crate::model::Message;
+use crate::model::{Message, PayloadValidation};
 use crate::policy::filter::Narrowed;
 
 pub(super) struct Meters {
@@ -14,6 +14,7 @@ pub(super) struct Meters {
     unmatched: Counter,
     replayed: Counter,
     watermark: Gauge,
+    violated: [Counter; 2],
     filtered: Counter,
     filter_failed: [Counter; FailureKind::ALL.len()],
     refused: [Counter; Refused::REASONS.len()],
@@ -27,6 +28,8 @@ impl Default for Meters {
             unmatched: counter!(metrics::INGEST_UNMATCHED),
             replayed: counter!(metrics::INGEST_REPLAYED),
             watermark: gauge!(metrics::INGEST_WATERMARK),
+            violated: ["warn", "reject"]
+                .map(|mode| counter!(metrics::INGEST_VIOLATIONS, "mode" => mode)),
             filtered: counter!(metrics::INGEST_FILTERED, "result" => "no"),
             filter_failed: FailureKind::ALL
                 .map(|kind| counter!(metrics::INGEST_FILTERED, "result" => kind.name())),
@@ -43,6 +46,15 @@ impl Meters {
         self.bytes.increment(bytes);
         if message.targets.is_empty() {
             self.unmatched.increment(1);
+        }
+    }
+
+    pub(super) fn violated(&self, mode: PayloadValidation) {
+        let [warned, refused] = &self.violated;
+        match mode {
+            PayloadValidation::Off => {}
+            PayloadValidation::Warn => warned.increment(1),
+            PayloadValidation::Reject => refused.increment(1),
         }
     }
 

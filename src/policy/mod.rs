@@ -19,5 +19,7 @@ pub mod limit;
 pub mod outcome;
 pub mod own;
 pub mod retry;
+pub mod schema;
 pub mod sign;
 pub mod target;
+pub mod watermark;

@@ -19,6 +19,7 @@ use crate::lane::{self, Lane};
 use crate::model::{
     AppNo, ContentType, DisableReason, Endpoint, EndpointNo, Message, Position, SourceNo,
 };
+use crate::policy::watermark::{Level, Room};
 use crate::store::{Accept, AcceptedLoss};
 
 /// Uid of the application that operational events belong to.
@@ -30,6 +31,7 @@ enum Errand {
     Disable(EndpointNo, DisableReason),
     Loss(AcceptedLoss),
     Source(SourceNo, &'static str, u64),
+    Watermark(Level, Room),
 }
 
 /// Hands announcements over without waiting.
@@ -43,6 +45,19 @@ pub struct Announcer {
 /// Tells of sources that fail. Does not keep the teller running: that ends with the scheduler.
 #[derive(Clone)]
 pub struct SourceNews(mpsc::WeakSender<Errand>);
+
+/// Tells of the room on the disk. Does not keep the teller running.
+#[derive(Clone)]
+pub struct StoreNews(mpsc::WeakSender<Errand>);
+
+impl StoreNews {
+    /// Tells of a level that was reached or left.
+    pub fn watermark(&self, level: Level, room: Room) {
+        if let Some(errands) = self.0.upgrade() {
+            Announcer { errands }.hand(Errand::Watermark(level, room));
+        }
+    }
+}
 
 impl SourceNews {
     /// Tells of a source that has refused so many requests in a row, the last of them for `reason`.
@@ -94,6 +109,11 @@ impl Announcer {
         SourceNews(self.errands.downgrade())
     }
 
+    /// For whoever knows of the room on the disk.
+    pub fn store_news(&self) -> StoreNews {
+        StoreNews(self.errands.downgrade())
+    }
+
     fn hand(&self, errand: Errand) {
         match self.errands.try_send(errand) {
             Ok(()) => {}
@@ -118,6 +138,7 @@ impl Teller {
                 Errand::Source(source, reason, in_a_row) => {
                     self.source(source, reason, in_a_row).await;
                 }
+                Errand::Watermark(level, room) => self.watermark(level, room).await,
             }
         }
     }
@@ -188,6 +209,18 @@ impl Teller {
             put(&mut data, "appUid", json!(uid));
         }
         self.tell("source.verification_failed", data).await;
+    }
+
+    /// Dropped while messages are refused at a disk that is full: the log and the metric say it then.
+    async fn watermark(&self, level: Level, room: Room) {
+        let mut data = json!({
+            "level": level.name(), "usedBytes": room.used, "freeBytes": room.free,
+            "reserveBytes": room.reserve,
+        });
+        if room.budget > 0 {
+            put(&mut data, "budgetBytes", json!(room.budget));
+        }
+        self.tell("store.watermark", data).await;
     }
 
     async fn publish(&self, announcement: &Announcement) {

@@ -262,14 +262,28 @@ pub(super) fn as_sent(endpoint: &Endpoint) -> Value {
 }
 
 fn bad_url(bad: &BadTarget) -> Problem {
-    let kind = match bad {
+    Item::body("url", target_kind(bad), bad.to_string()).into()
+}
+
+/// The kind of mistake in a URL.
+pub(in crate::api) const fn target_kind(bad: &BadTarget) -> ItemKind {
+    match bad {
         BadTarget::HttpsRequired => ItemKind::HttpsRequired,
         BadTarget::Blocked(_) | BadTarget::Own => ItemKind::BlockedAddress,
         BadTarget::Syntax(_) | BadTarget::Scheme | BadTarget::Credentials | BadTarget::Port(_) => {
             ItemKind::ValueError
         }
-    };
-    Item::body("url", kind, bad.to_string()).into()
+    }
+}
+
+/// An endpoint as it would be at another URL: without the headers that are credentials for its own.
+pub(in crate::api) fn moved(endpoint: &Endpoint, url: String) -> Endpoint {
+    let mut moved = endpoint.clone();
+    if !same_origin(&url, &endpoint.url) {
+        headers::forget_sensitive(&mut moved);
+    }
+    moved.url = url;
+    moved
 }
 
 fn same_origin(a: &str, b: &str) -> bool {

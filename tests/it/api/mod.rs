@@ -4,6 +4,7 @@ pub(crate) mod kit;
 
 mod auth;
 mod content;
+mod delayed;
 mod errors;
 mod figures;
 mod filters;
@@ -16,6 +17,9 @@ mod messages;
 mod objects;
 mod openapi;
 mod pages;
+mod reading;
+mod replay;
+mod schemas;
 mod sessions;
 mod sizes;
 mod tasks;

@@ -328,6 +328,7 @@ fn router(
         delivery: config.delivery,
         retention: config.retention,
         targets: TargetRules::default(),
+        elsewhere: None,
         metrics: Box::new(|| String::from("# metrics\n")),
     });
     api::router(Arc::new(state))
