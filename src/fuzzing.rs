@@ -126,11 +126,9 @@ pub fn expression(data: &[u8]) {
     };
     let said = filter.matches(&Facts::new("a.b", &[], &[], payload.as_bytes()));
     let stored = serde_json::to_string(&filter).unwrap_or_default();
-    let Ok(back) = serde_json::from_str::<Expression>(&stored) else {
-        panic!("an expression does not read back: {stored}");
-    };
-    let again = back.matches(&Facts::new("a.b", &[], &[], payload.as_bytes()));
-    assert_eq!(said, again);
+    let back = serde_json::from_str::<Expression>(&stored).ok();
+    let again = back.map(|back| back.matches(&Facts::new("a.b", &[], &[], payload.as_bytes())));
+    assert_eq!(again, Some(said), "{stored}");
 }
 
 /// Filters: the first line is an event type, the others are patterns of one endpoint. The prepared

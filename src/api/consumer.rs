@@ -266,10 +266,12 @@ fn starting_position(value: Value) -> Result<Start, fields::Wrong> {
     match text {
         "earliest" => Ok(Start::Earliest),
         "latest" => Ok(Start::Latest),
-        _ => Timestamp::parse_rfc3339(text).map(Start::After).ok_or((
-            ItemKind::ValueError,
-            "`earliest`, `latest` or an RFC 3339 time is wanted".into(),
-        )),
+        _ => Timestamp::parse_rfc3339(text)
+            .map(Start::After)
+            .ok_or_else(|| {
+                let msg = "`earliest`, `latest` or an RFC 3339 time is wanted";
+                (ItemKind::ValueError, msg.into())
+            }),
     }
 }
 
@@ -305,10 +307,11 @@ pub(super) async fn lease(cx: Cx) -> Answer {
     let key = (app, consumer.name.clone());
     let state = &cx.state;
     let (seeking, skipped) = state.consumers.seek(&key, state.clock.monotonic())?;
+    let place = consumer.place();
     let feed = Feed {
         app,
         filter: consumer.filter.clone(),
-        after: skipped.map_or(consumer.place(), |skipped| skipped.max(consumer.place())),
+        after: skipped.map_or(place, |skipped| skipped.max(place)),
     };
     let mut found = once(state, feed.clone(), limit).await?;
     if found.messages.is_empty() && !wait.is_zero() {

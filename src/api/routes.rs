@@ -34,11 +34,12 @@ pub(super) fn all() -> Router<Arc<ApiState>> {
         .method_not_allowed_fallback(no_method)
 }
 
-fn groups() -> [Vec<(&'static str, Route)>; 9] {
+fn groups() -> [Vec<(&'static str, Route)>; 10] {
     [
         applications(),
         endpoints(),
         messages(),
+        reading(),
         history(),
         sources(),
         others(),
@@ -247,6 +248,22 @@ fn messages() -> Vec<(&'static str, Route)> {
                 content::of_attempt,
             ),
         ),
+        (
+            "/app/{app_id}/msg/{msg_id}",
+            get(read.clone(), message::read),
+        ),
+        (
+            "/app/{app_id}/msg/{msg_id}/explain",
+            get(read, explain::explain),
+        ),
+    ]
+}
+
+/// Messages that are read instead of delivered, or sent again.
+fn reading() -> Vec<(&'static str, Route)> {
+    let read = Scope::MessageRead;
+    let post = MethodFilter::POST;
+    vec![
         ("/app/{app_id}/replay", act(replay::replay)),
         ("/app/{app_id}/tail", get(read.clone(), tail::tail)),
         (
@@ -266,15 +283,7 @@ fn messages() -> Vec<(&'static str, Route)> {
         ("/app/{app_id}/events", scan(read.clone(), events::all)),
         (
             "/app/{app_id}/events/subscription/{subscription_id}",
-            scan(read.clone(), events::subscription),
-        ),
-        (
-            "/app/{app_id}/msg/{msg_id}",
-            get(read.clone(), message::read),
-        ),
-        (
-            "/app/{app_id}/msg/{msg_id}/explain",
-            get(read, explain::explain),
+            scan(read, events::subscription),
         ),
     ]
 }

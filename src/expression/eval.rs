@@ -77,18 +77,18 @@ impl<'a> Run<'a> {
             }
             Op::Payload => {
                 let payload = self.facts.payload().map(Val::Json);
-                return payload.ok_or(fail(FailureKind::Payload, node.at));
+                return payload.ok_or_else(|| fail(FailureKind::Payload, node.at));
             }
             Op::EventType => return Ok(Val::Text(self.facts.event_type)),
             Op::Channels => return Ok(Val::Texts(self.facts.channels)),
             Op::Tags => return Ok(Val::Texts(self.facts.tags)),
             Op::Element(place) => {
                 let element = self.elements.get(*place).cloned();
-                return element.ok_or(fail(FailureKind::Missing, node.at));
+                return element.ok_or_else(|| fail(FailureKind::Missing, node.at));
             }
             Op::Field(of, name) => {
                 let field = self.field(of, name)?;
-                return field.ok_or(fail(FailureKind::Missing, node.at));
+                return field.ok_or_else(|| fail(FailureKind::Missing, node.at));
             }
             Op::Index(of, index) => return self.index(of, index, node.at),
             Op::Size(of) => return self.size(of),
@@ -197,7 +197,7 @@ impl<'a> Run<'a> {
             (Val::List(list), Some(place), _) => list.get(place).cloned(),
             _ => return Err(fail(FailureKind::Type, at)),
         };
-        found.ok_or(fail(FailureKind::Missing, at))
+        found.ok_or_else(|| fail(FailureKind::Missing, at))
     }
 
     fn size(&mut self, of: &'a Node) -> Result<Val<'a>, Failure> {
@@ -221,7 +221,7 @@ impl<'a> Run<'a> {
 
     fn text(&mut self, node: &'a Node) -> Result<&'a str, Failure> {
         let value = self.value(node)?;
-        value.text().ok_or(fail(FailureKind::Type, node.at))
+        value.text().ok_or_else(|| fail(FailureKind::Type, node.at))
     }
 
     fn compare(
@@ -255,7 +255,7 @@ impl<'a> Run<'a> {
 
     fn is_in(&mut self, one: &Val<'a>, list: &Val<'a>, at: usize) -> Result<bool, Failure> {
         if let Val::Json(Value::Object(map)) = list {
-            let key = one.text().ok_or(fail(FailureKind::Type, at))?;
+            let key = one.text().ok_or_else(|| fail(FailureKind::Type, at))?;
             return Ok(map.contains_key(key));
         }
         let Some(count) = list.len() else {

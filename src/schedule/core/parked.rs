@@ -267,10 +267,9 @@ impl Core {
         self.wake(read.endpoint);
     }
 
-    /// Takes one row into memory; false = there is no room for it now.
-    fn claim(
+    /// Whether a row needs no place in memory: it is in hand, or comes to its end here.
+    fn is_dealt_with(
         &mut self,
-        now: Timestamp,
         parked: &Parked,
         (message, by): (Option<&Arc<Message>>, Option<Position>),
         out: &mut Vec<Command>,
@@ -296,10 +295,25 @@ impl Core {
             return true;
         }
         let by = by.or_else(|| message.and_then(|m| self.replaced(m, key.endpoint)));
-        if let Some(by) = by.filter(|_| parked.trigger == Trigger::Scheduled) {
-            self.end_row(parked, by, out);
+        let Some(by) = by.filter(|_| parked.trigger == Trigger::Scheduled) else {
+            return false;
+        };
+        self.end_row(parked, by, out);
+        true
+    }
+
+    /// Takes one row into memory; false = there is no room for it now.
+    fn claim(
+        &mut self,
+        now: Timestamp,
+        parked: &Parked,
+        (message, by): (Option<&Arc<Message>>, Option<Position>),
+        out: &mut Vec<Command>,
+    ) -> bool {
+        if self.is_dealt_with(parked, (message, by), out) {
             return true;
         }
+        let key = parked.key;
         let room = self.has_room();
         let Some(slot) = self.slots.get_mut(&key.endpoint) else {
             return true;
@@ -322,7 +336,10 @@ impl Core {
                 keys.claimed(parked.order_key, key.at);
             }
             self.unpark(key, parked.bytes);
-            self.settlement.cancelled.push(delivery);
+            self.settlement.cancelled.push(Delivery {
+                at: key.at,
+                endpoint: key.endpoint,
+            });
             out.push(Command::Ended(app, parked.bytes.into(), Ending::Cancelled));
             return true;
         };

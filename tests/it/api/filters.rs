@@ -39,12 +39,8 @@ async fn a_message_goes_to_endpoints_whose_filter_its_payload_passes() {
     let lines = "{\"eventType\":\"a\",\"payload\":{\"amount\":500}}\n{\"eventType\":\"a\",\"payload\":{}}\n";
     let batch = gateway.call("POST", "/app/acme/msg/batch").body(lines);
     batch.expect(202).await;
-    let got: Vec<usize> = gateway
-        .handed
-        .lock()
-        .iter()
-        .map(|m| m.targets.len())
-        .collect();
+    let handed = gateway.handed_on(5).await;
+    let got: Vec<usize> = handed.iter().map(|m| m.targets.len()).collect();
     assert_eq!(got, [3, 2, 2, 2, 1]);
 }
 

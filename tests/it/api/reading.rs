@@ -1,4 +1,9 @@
 //! Tails and pull consumers: messages that are read instead of delivered.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "outside the test functions a failure is a failed test too"
+)]
 
 use std::time::Duration;
 

@@ -1,4 +1,8 @@
 //! Replaying a range of time, to the endpoints and elsewhere.
+#![expect(
+    clippy::panic,
+    reason = "outside the test functions a failure is a failed test too"
+)]
 
 use posthaste::model::{Delivery, Verdict};
 use posthaste::store::model::Model;
