@@ -506,8 +506,6 @@ fn later() -> Vec<(&'static str, Route)> {
     [
         "/app/{app_id}/integration",
         "/app/{app_id}/quarantine",
-        "/app/{app_id}/replay",
-        "/app/{app_id}/tail",
         "/audit",
         "/capacity",
         "/config",

@@ -321,6 +321,9 @@ async fn run(state: &ApiState, id: TaskId, mut walk: Walk) -> Result<(Walk, bool
                 .taken
                 .saturating_add(u64::try_from(taken).unwrap_or(u64::MAX));
         }
+        if walk.kind == Kind::Replay && state.tasks.is_cancelled(id) {
+            return Ok((walk, true)); // in the middle of this page
+        }
         let Some(next) = next else {
             return Ok((walk, false));
         };

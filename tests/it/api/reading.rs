@@ -166,7 +166,8 @@ async fn so_many_tails_are_open_and_no_more() {
         (response.status() == 200).then_some(())
     })
     .await;
-    let other = gateway.make_key(&["app:none:*"], None).await;
+    gateway.app("other").await;
+    let other = gateway.make_key(&["app:other:*"], None).await;
     let hidden = gateway.get("/app/acme/tail").key(&other).send().await;
     assert_eq!(hidden.status, 404);
 }
