@@ -125,6 +125,11 @@ impl Core {
         };
         let bytes = length(&live.message);
         self.bytes = self.bytes.saturating_sub(bytes.into());
+        if is_retry(live.row)
+            && let Some(slot) = self.slots.get_mut(&delivery.endpoint)
+        {
+            slot.retries_in_hand = slot.retries_in_hand.saturating_sub(1);
+        }
         match live.row {
             Some(key) => self.unpark(key, bytes),
             None => self.close(delivery.at),

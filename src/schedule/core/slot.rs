@@ -12,7 +12,6 @@ use super::cancel::Walk;
 use super::clock::Strays;
 use super::collapse::Newest;
 use super::order::Keys;
-use super::parked::is_retry;
 use super::{Course, Kind, Plan};
 
 /// Deliveries that every endpoint may hold in memory, however full it is.
@@ -37,12 +36,13 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// Until when it must wait for its first attempt, if its sender said so: not once it has waited,
-    /// and not if somebody wants it tried now.
+    /// Until when it must wait for its first attempt, if its sender said so: not once it has waited so
+    /// long (what waited behind another of its key has not), and not if somebody wants it tried now.
     pub(super) fn put_off(&self, now: Timestamp) -> Option<Timestamp> {
         let due = self.message.deliver_at()?;
         let is_fresh = self.attempts == 0 && self.course.trigger == Trigger::Scheduled;
-        let waits = is_fresh && !is_retry(self.row) && !retry::is_due(due, now);
+        let has_waited = self.row.is_some_and(|row| row.due >= due);
+        let waits = is_fresh && !has_waited && !retry::is_due(due, now);
         waits.then_some(due)
     }
 }

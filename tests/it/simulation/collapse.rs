@@ -113,6 +113,7 @@ fn a_page_under_way_does_not_bring_back_what_was_superseded_meanwhile() {
     sim.advance(SECOND);
     sim.reads_wait = false;
     sim.advance(MINUTE);
+    sim.settle();
     assert_eq!(seen(&sim), [second]);
     assert_eq!(by(&sim, first, ep), Some(second));
     sim.census();

@@ -107,6 +107,28 @@ fn at_an_endpoint_ordered_by_key_only_its_own_key_waits() {
     sim.census();
 }
 
+/// Its row behind the one that failed had an earlier time, and that counted as having waited (gateway
+/// simulation, seeds 1, 5, 7).
+#[test]
+fn a_delayed_message_behind_a_failing_one_of_its_key_still_waits_for_its_time() {
+    let mut sim = Sim::new(7);
+    let mut ordered = plan(1, 1);
+    ordered.order = Order::Key;
+    let ep = sim.endpoint(ordered, Answer::Status(200));
+    sim.peer(ep).script.push_back(Answer::Status(400));
+    let start = sim.now;
+    let first = sim.publish_keyed(&[ep], Some("a"));
+    sim.advance(Duration::from_millis(100));
+    let delayed = sim.publish_at(&[ep], Some("a"), start.plus(MINUTE * 10));
+    let behind = sim.publish_keyed(&[ep], Some("a"));
+    sim.advance(MINUTE * 9);
+    let order = |sim: &Sim| sim.seen.iter().map(|seen| seen.at).collect::<Vec<_>>();
+    assert_eq!(order(&sim), [first, first]);
+    sim.advance(MINUTE * 2);
+    assert_eq!(order(&sim), [first, first, delayed, behind]);
+    sim.census();
+}
+
 #[test]
 fn a_delayed_message_is_cancelled_like_others_and_a_resend_sends_it_at_once() {
     let mut sim = Sim::new(5);
