@@ -20,6 +20,7 @@ fn endpoint(no: u32, event_type: String) -> Endpoint {
         paused: false,
         event_types: Some(vec![event_type]),
         channels: None,
+        filter: None,
         throttle_rate: None,
         max_concurrency: None,
         timeout_ms: None,

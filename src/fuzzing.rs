@@ -17,6 +17,7 @@ use crate::api;
 use crate::base::{Id20, Timestamp};
 use crate::cli::verdict::{Delivery, Judge, Verdict};
 use crate::config::Config;
+use crate::expression::{Expression, Facts};
 use crate::ingest::{self, fields, parse};
 use crate::model::{
     AppNo, AttemptId, Endpoint, EndpointId, EndpointNo, Envelope, MessageId, Order, Profile,
@@ -36,6 +37,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("batch", batch),
     ("config", config),
     ("cursor", cursor),
+    ("expression", expression),
     ("filter", filter_patterns),
     ("framing", framing),
     ("header", custom_headers),
@@ -112,6 +114,21 @@ pub fn cursor(data: &[u8]) {
     if let Some(at) = Timestamp::parse_rfc3339(&text) {
         assert_eq!(Timestamp::parse_rfc3339(&at.rfc3339()), Some(at));
     }
+}
+
+/// Payload filters: the first line is the expression, the rest is the payload. What is accepted comes to
+/// the same answer twice, and reads back from the store as it was.
+pub fn expression(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (source, payload) = text.split_once('\n').unwrap_or((&text, "{}"));
+    let Ok(filter) = Expression::parse(source) else {
+        return;
+    };
+    let said = filter.matches(&Facts::new("a.b", &[], &[], payload.as_bytes()));
+    let stored = serde_json::to_string(&filter).unwrap_or_default();
+    let back = serde_json::from_str::<Expression>(&stored).ok();
+    let again = back.map(|back| back.matches(&Facts::new("a.b", &[], &[], payload.as_bytes())));
+    assert_eq!(again, Some(said), "{stored}");
 }
 
 /// Filters: the first line is an event type, the others are patterns of one endpoint. The prepared
@@ -280,6 +297,7 @@ fn endpoint() -> Endpoint {
         paused: false,
         event_types: None,
         channels: None,
+        filter: None,
         throttle_rate: None,
         max_concurrency: None,
         timeout_ms: None,

@@ -43,4 +43,5 @@ pub mod config;
 pub mod policy;
 pub mod metrics;
 pub mod model;
+pub mod expression;
 pub mod base;

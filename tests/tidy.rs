@@ -29,6 +29,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("hyper", &["src/client", "src/server"]),
     ("hyper_util", &["src/client", "src/server"]),
     ("jiff", &["src/base"]),
+    ("jsonschema", &["src/policy"]),
     ("listenfd", &["src/server"]),
     ("lsm_tree", &["src/store/fjall"]),
     (
@@ -64,6 +65,7 @@ const PURE: &[&str] = &[
     "src/policy/",
     "src/metrics/",
     "src/model/",
+    "src/expression/",
     "src/base/",
 ];
 /// The two files of `base` that exist to own a clock and the spawning.

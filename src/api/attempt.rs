@@ -311,8 +311,8 @@ pub(super) const fn status(state: DeliveryState, expanded: bool) -> (u8, &'stati
         DeliveryState::Dead => (2, "fail"),
         DeliveryState::Sending if expanded => (3, "sending"),
         DeliveryState::Sending => (1, "pending"),
-        DeliveryState::Cancelled if expanded => (4, "canceled"),
-        DeliveryState::Cancelled => (0, "success"),
+        DeliveryState::Cancelled | DeliveryState::Superseded if expanded => (4, "canceled"),
+        DeliveryState::Cancelled | DeliveryState::Superseded => (0, "success"),
     }
 }
 

@@ -34,6 +34,12 @@ pub(super) fn write_message(out: &mut Vec<u8>, message: &Message, with_content: 
     if let Some(key) = &labels.ordering_key {
         field(out, "orderingKey", key);
     }
+    if let Some(key) = &labels.collapse_key {
+        field(out, "collapseKey", key);
+    }
+    if let Some(at) = &labels.deliver_at {
+        field(out, "deliverAt", at);
+    }
     if !labels.metadata.is_empty() {
         // The body as it came is content.
         let shown = labels.metadata.iter();

@@ -12,9 +12,11 @@ use super::page::{List, Paging, select};
 use super::reply::Reply;
 use super::request::{Answer, Cx};
 use crate::base::Timestamp;
+use crate::directory::Draft;
 use crate::ingest::fields::{self, Fields, sized};
 use crate::ingest::{Item, ItemKind};
-use crate::model::EventType;
+use crate::model::{EventType, PayloadValidation};
+use crate::policy::schema::Schema;
 
 /// Characters of a description at most.
 const MAX_DESCRIPTION: usize = 65_536;
@@ -38,6 +40,7 @@ struct Out<'a> {
     /// What older clients know: the first of the flags.
     #[serde(skip_serializing_if = "Option::is_none")]
     feature_flag: Option<&'a str>,
+    payload_validation: PayloadValidation,
 }
 
 impl<'a> Out<'a> {
@@ -54,6 +57,7 @@ impl<'a> Out<'a> {
             group_name: event_type.group_name.as_deref(),
             feature_flags: flags,
             feature_flag: flags.and_then(|all| all.first()).map(String::as_str),
+            payload_validation: event_type.payload_validation,
         }
     }
 }
@@ -66,6 +70,7 @@ struct Wanted {
     schemas: Option<Value>,
     group_name: Option<String>,
     feature_flags: Option<Vec<String>>,
+    payload_validation: PayloadValidation,
 }
 
 impl Wanted {
@@ -85,6 +90,12 @@ impl Wanted {
         let flags = fields
             .set("featureFlags", 1..=100, fields::event_type)
             .value();
+        let validation = fields.read("payloadValidation", |value| {
+            serde_json::from_value(value).map_err(|_| {
+                let msg = "`off`, `warn` or `reject` is wanted";
+                (ItemKind::ValueError, msg.into())
+            })
+        });
         fields.finish()?;
         Ok(Self {
             description: description.unwrap_or_default(),
@@ -92,6 +103,7 @@ impl Wanted {
             deprecated: deprecated.unwrap_or(false),
             schemas: schemas.value(),
             group_name,
+            payload_validation: validation.value().unwrap_or_default(),
             feature_flags: flags.or_else(|| single.map(|flag| vec![flag])),
         })
     }
@@ -105,11 +117,22 @@ impl Wanted {
             schemas: self.schemas,
             group_name: self.group_name,
             feature_flags: self.feature_flags,
+            payload_validation: self.payload_validation,
             created,
             updated: now,
             deleted: false,
         }
     }
+}
+
+/// Puts an event type, unless payloads are to be held against a schema that cannot be used.
+pub(super) fn put_usable(draft: &mut Draft, event_type: EventType) -> Result<(), Problem> {
+    let schema = Schema::of(&event_type);
+    if let Some(why) = schema.as_ref().and_then(Schema::mistake) {
+        let msg = format!("payloads cannot be held against the newest schema: {why}");
+        return Err(Item::body("schemas", ItemKind::ValueError, msg).into());
+    }
+    Ok(draft.put_event_type(event_type)?)
 }
 
 /// GET `/event-type`
@@ -141,7 +164,7 @@ pub(super) async fn create(mut cx: Cx) -> Answer {
                 return Err(Problem::new(Code::EventTypeExists, detail));
             }
             let made = wanted.into_type(name, known.map_or(now, |known| known.created), now);
-            draft.put_event_type(made.clone())?;
+            put_usable(draft, made.clone())?;
             Ok(made)
         })
         .await?;
@@ -177,7 +200,7 @@ pub(super) async fn put(mut cx: Cx) -> Answer {
             let known = draft.event_type(&name).cloned();
             let created = known.as_ref().map_or(now, |known| known.created);
             let made = wanted.into_type(name, created, now);
-            draft.put_event_type(made.clone())?;
+            put_usable(draft, made.clone())?;
             Ok::<_, Problem>((made, known.is_none()))
         })
         .await?;
@@ -201,6 +224,7 @@ pub(super) async fn patch(mut cx: Cx) -> Answer {
                 "description": known.description, "archived": known.archived,
                 "deprecated": known.deprecated, "schemas": known.schemas,
                 "groupName": known.group_name, "featureFlags": known.feature_flags,
+                "payloadValidation": known.payload_validation,
             });
             if patch.get("featureFlag").is_some() {
                 merge(&mut whole, json!({ "featureFlags": null }));
@@ -208,7 +232,7 @@ pub(super) async fn patch(mut cx: Cx) -> Answer {
             merge(&mut whole, patch);
             let wanted = Wanted::read(Fields::body(whole)?)?;
             let made = wanted.into_type(name, known.created, now);
-            draft.put_event_type(made.clone())?;
+            put_usable(draft, made.clone())?;
             Ok::<_, Problem>(made)
         })
         .await?;

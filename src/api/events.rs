@@ -14,7 +14,7 @@ use super::reply::Reply;
 use super::request::{Answer, Cx};
 use crate::directory::AppEntry;
 use crate::model::{Endpoint, Message, MessageId, Position};
-use crate::policy::filter::why_not;
+use crate::policy::filter::{facts, why_not_in_full};
 
 #[derive(Serialize)]
 struct Out {
@@ -37,7 +37,7 @@ pub(super) async fn subscription(cx: Cx) -> Answer {
     let endpoint = app.endpoint(cx.param("subscription_id")).cloned();
     let endpoint = endpoint.ok_or_else(|| Problem::not_found("subscription"))?;
     let wants = |message: &Message, endpoint: &Endpoint| {
-        why_not(endpoint, &message.event_type, message.channels()).is_none()
+        why_not_in_full(endpoint, &facts(message)).is_none()
     };
     let query = cx.query();
     feed(&cx, &app, &query, |message| wants(message, &endpoint))

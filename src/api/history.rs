@@ -263,6 +263,16 @@ impl MessageFilter {
         Self::new(list("channels"), Vec::new(), list("event_types"))
     }
 
+    /// The event types it keeps; none = all.
+    pub(super) fn event_types(&self) -> &[String] {
+        &self.event_types
+    }
+
+    /// The channels it keeps; none = all.
+    pub(super) fn channels(&self) -> &[String] {
+        &self.channels
+    }
+
     /// Nothing is filtered.
     pub(super) const fn is_empty(&self) -> bool {
         self.channels.is_empty() && self.tags.is_empty() && self.event_types.is_empty()

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::error::{Code, Problem};
+use super::event_type::put_usable;
 use super::reply::Reply;
 use super::request::{Answer, Cx};
 use crate::base::Timestamp;
@@ -73,7 +74,7 @@ pub(super) async fn openapi(mut cx: Cx) -> Answer {
         }
         for one in described {
             let known = draft.event_type(&one.name).cloned();
-            draft.put_event_type(one.into_type(known.as_deref(), now))?;
+            put_usable(draft, one.into_type(known.as_deref(), now))?;
         }
         Ok::<_, Problem>(())
     })
@@ -236,6 +237,8 @@ impl Described {
             deprecated: self.deprecated,
             schemas: self.schemas,
             group_name: self.group_name,
+            payload_validation: known
+                .map_or_else(Default::default, |known| known.payload_validation),
             feature_flags: known.and_then(|known| known.feature_flags.clone()),
             created: known.map_or(now, |known| known.created),
             updated: now,

@@ -17,10 +17,12 @@ mod capacity;
 mod content;
 mod endpoint;
 mod error;
+mod consumer;
 mod event_type;
 mod events;
 mod example;
 mod explain;
+mod feed;
 mod front;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -36,6 +38,7 @@ pub mod openapi;
 mod page;
 mod quarantine;
 mod query;
+mod replay;
 mod reply;
 mod request;
 mod routes;
@@ -43,6 +46,7 @@ mod sample;
 mod session;
 mod source;
 mod stats;
+mod tail;
 mod task;
 mod tenant;
 mod vault;
@@ -72,6 +76,7 @@ use crate::store::Reader;
 
 pub use error::Code;
 pub use front::Front;
+pub use replay::{Elsewhere, Sending};
 
 /// What the API works with.
 pub struct Parts {
@@ -105,6 +110,8 @@ pub struct Parts {
     pub handshake: Option<Arc<dyn Handshake>>,
     /// Bytes of the disk at which nothing new is accepted ([`config::Storage::reserve`]).
     pub reserve: u64,
+    /// Sends replays to other URLs, if anything can.
+    pub elsewhere: Option<Arc<dyn Elsewhere>>,
     /// Backups, if the store can be copied while it is used.
     pub backups: Option<Arc<Backups>>,
     /// The page of `/metrics`, in the Prometheus text form.
@@ -122,6 +129,8 @@ pub struct ApiState {
     webhook_keys: webhook_keys::Cache,
     /// Places for lists ([`request::scan`]).
     scans: Arc<Semaphore>,
+    tails: tail::Tails,
+    consumers: consumer::Leases,
 }
 
 impl ApiState {
@@ -138,6 +147,8 @@ impl ApiState {
             scrub: content::Scrub::default(),
             webhook_keys: webhook_keys::Cache::default(),
             scans: Arc::new(Semaphore::new(request::SCANS)),
+            tails: tail::Tails::default(),
+            consumers: consumer::Leases::default(),
         }
     }
 }
@@ -157,6 +168,11 @@ impl ApiState {
         if let Err(cause) = self.directory.store_usage(self.clock.now()).await {
             tracing::warn!(%cause, "what applications used of their quotas was not stored");
         }
+    }
+
+    /// Ends the streams that are open: they would outlast every drain.
+    pub fn end_tails(&self) {
+        self.tails.end();
     }
 
     fn rules(&self) -> Arc<Rules> {

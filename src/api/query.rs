@@ -62,6 +62,23 @@ impl Query {
         read.ok_or_else(bad).map(Some)
     }
 
+    /// A whole number from `range`.
+    pub(super) fn within(
+        &self,
+        name: &'static str,
+        range: &std::ops::RangeInclusive<u64>,
+    ) -> Result<Option<u64>, Problem> {
+        let Some(text) = self.get(name) else {
+            return Ok(None);
+        };
+        let read = text.parse().ok().filter(|n| range.contains(n));
+        let bad = || {
+            let msg = format!("{} to {} is wanted", range.start(), range.end());
+            wrong(name, ItemKind::ValueError, msg)
+        };
+        read.ok_or_else(bad).map(Some)
+    }
+
     pub(super) fn number(
         &self,
         name: &'static str,

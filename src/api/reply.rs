@@ -1,5 +1,6 @@
 //! A successful answer: status, bytes, content type. Built by the handlers, sent by `request`.
 
+use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
@@ -12,6 +13,8 @@ pub(super) struct Reply {
     pub(super) kind: Kind,
     /// Value of `x-posthaste-warning`.
     pub(super) warning: Option<String>,
+    /// Sent instead of `body`, as it comes.
+    pub(super) stream: Option<Body>,
 }
 
 /// What the body is.
@@ -27,6 +30,8 @@ pub(super) enum Kind {
     Metrics,
     /// Plain text.
     Text,
+    /// Server-sent events.
+    Events,
 }
 
 impl Reply {
@@ -43,6 +48,7 @@ impl Reply {
             body: body.into(),
             kind: Kind::Json,
             warning: None,
+            stream: None,
         }
     }
 
@@ -61,11 +67,22 @@ impl Reply {
             body: Bytes::new(),
             kind: Kind::Empty,
             warning: None,
+            stream: None,
+        }
+    }
+
+    /// A stream of events.
+    pub(super) fn events(stream: Body) -> Self {
+        Self {
+            kind: Kind::Events,
+            stream: Some(stream),
+            ..Self::raw(StatusCode::OK, Bytes::new())
         }
     }
 
     pub(super) fn response(self) -> Response {
-        let mut response = Response::new(self.body.into());
+        let body = self.stream.unwrap_or_else(|| self.body.into());
+        let mut response = Response::new(body);
         *response.status_mut() = self.status;
         let kind = match self.kind {
             Kind::Empty => None,
@@ -73,10 +90,15 @@ impl Reply {
             Kind::Lines => Some("application/x-ndjson"),
             Kind::Metrics => Some("text/plain; version=0.0.4; charset=utf-8"),
             Kind::Text => Some("text/plain; charset=utf-8"),
+            Kind::Events => Some("text/event-stream"),
         };
         let headers = response.headers_mut();
         if let Some(kind) = kind {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        }
+        if self.kind == Kind::Events {
+            let no_store = HeaderValue::from_static("no-store");
+            headers.insert(header::CACHE_CONTROL, no_store);
         }
         if let Some(warning) = self
             .warning

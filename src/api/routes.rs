@@ -10,9 +10,9 @@ use axum::routing::{MethodFilter, MethodRouter, any};
 use super::error::{Code, Problem};
 use super::request::{Answer, Cx, Replay, get, leave, on, scan};
 use super::{
-    ApiState, application, attempt, audit, backup, cancel, capacity, content, endpoint, event_type,
-    events, example, explain, import, inbound, instance, key, message, openapi, quarantine, sample,
-    session, source, stats, task, tenant, vault, walk,
+    ApiState, application, attempt, audit, backup, cancel, capacity, consumer, content, endpoint,
+    event_type, events, example, explain, import, inbound, instance, key, message, openapi,
+    quarantine, replay, sample, session, source, stats, tail, task, tenant, vault, walk,
 };
 use crate::model::Scope;
 
@@ -34,11 +34,12 @@ pub(super) fn all() -> Router<Arc<ApiState>> {
         .method_not_allowed_fallback(no_method)
 }
 
-fn groups() -> [Vec<(&'static str, Route)>; 9] {
+fn groups() -> [Vec<(&'static str, Route)>; 10] {
     [
         applications(),
         endpoints(),
         messages(),
+        reading(),
         history(),
         sources(),
         others(),
@@ -215,6 +216,10 @@ fn messages() -> Vec<(&'static str, Route)> {
             on(post, read.clone(), Replay::Own, explain::dry_run),
         ),
         (
+            "/app/{app_id}/filter/test",
+            on(post, read.clone(), Replay::Own, explain::test_filter),
+        ),
+        (
             "/app/{app_id}/msg/precheck/active",
             on(post, read.clone(), Replay::Own, explain::precheck),
         ),
@@ -244,11 +249,6 @@ fn messages() -> Vec<(&'static str, Route)> {
                 content::of_attempt,
             ),
         ),
-        ("/app/{app_id}/events", scan(read.clone(), events::all)),
-        (
-            "/app/{app_id}/events/subscription/{subscription_id}",
-            scan(read.clone(), events::subscription),
-        ),
         (
             "/app/{app_id}/msg/{msg_id}",
             get(read.clone(), message::read),
@@ -256,6 +256,35 @@ fn messages() -> Vec<(&'static str, Route)> {
         (
             "/app/{app_id}/msg/{msg_id}/explain",
             get(read, explain::explain),
+        ),
+    ]
+}
+
+/// Messages that are read instead of delivered, or sent again.
+fn reading() -> Vec<(&'static str, Route)> {
+    let read = Scope::MessageRead;
+    let post = MethodFilter::POST;
+    vec![
+        ("/app/{app_id}/replay", act(replay::replay)),
+        ("/app/{app_id}/tail", get(read.clone(), tail::tail)),
+        (
+            "/app/{app_id}/consumer/{consumer_id}",
+            get(read.clone(), consumer::lease)
+                .merge(change(MethodFilter::PUT, consumer::put))
+                .merge(change(MethodFilter::DELETE, consumer::delete)),
+        ),
+        (
+            "/app/{app_id}/consumer/{consumer_id}/commit",
+            on(post, read.clone(), Replay::Own, consumer::commit),
+        ),
+        (
+            "/app/{app_id}/consumer/{consumer_id}/seek",
+            on(post, read.clone(), Replay::Own, consumer::seek),
+        ),
+        ("/app/{app_id}/events", scan(read.clone(), events::all)),
+        (
+            "/app/{app_id}/events/subscription/{subscription_id}",
+            scan(read, events::subscription),
         ),
     ]
 }
@@ -503,8 +532,6 @@ pub(super) fn paths() -> Vec<&'static str> {
 fn later() -> Vec<(&'static str, Route)> {
     [
         "/app/{app_id}/integration",
-        "/app/{app_id}/replay",
-        "/app/{app_id}/tail",
         "/config",
         "/diagnosis",
         "/provider",

@@ -355,6 +355,7 @@ const NAMES: &[&str] = &[
     "endpoint.cancel_pending",
     "application.stats",
     "application.purge_content",
+    "application.replay",
     "event-type.aggregate",
     "message.broadcast",
     "sdk.generate",

@@ -1,6 +1,6 @@
 //! Walking through history in the background: recover (dead deliveries), replay-missing (never
 //! tried), bulk-replay (whatever the filters say), purge (payloads of an application), discard (dead
-//! deliveries that nobody wants any more).
+//! deliveries that nobody wants any more), replay (`replay`).
 //!
 //! Each answers 202 with a background task that goes through the history in pages and hands the
 //! scheduler at most 100 deliveries at a time, so a year of failures costs no memory. The scheduler
@@ -17,16 +17,20 @@ use serde_json::{Value, json};
 
 use super::ApiState;
 use super::attempt::status;
+use super::error::Problem;
 use super::history::{MessageFilter, end_of, start_of};
 use super::quarantine::still_dead;
+use super::replay::{self, Replay};
 use super::request::{Answer, Cx};
 use super::task::{New, Status};
 use crate::base::{Timestamp, task};
 use crate::ingest::fields::{self, Fields, Given};
 use crate::ingest::{Item, ItemKind};
 use crate::lane;
-use crate::model::{AppNo, Delivery, EndpointNo, FailureKind, LaneId, Message, Position, TaskId};
-use crate::policy::filter::why_not;
+use crate::model::{
+    AppNo, Delivery, EndpointNo, FailureKind, LaneId, Message, Position, TaskId, Verdict,
+};
+use crate::policy::filter::{facts, why_not_in_full};
 use crate::schedule;
 use crate::store::{self, Content, ListKey, Page, Reader, Settlement};
 
@@ -45,7 +49,9 @@ pub(super) struct Walk {
     since: Timestamp,
     until: Timestamp,
     #[serde(default)]
-    filter: Filter,
+    pub(super) filter: Filter,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) replay: Option<Replay>,
     /// Behind which entry it goes on: time, lane, sequence number, attempt.
     at: (Timestamp, u32, u64, u16),
     taken: u64,
@@ -59,6 +65,7 @@ pub(super) enum Kind {
     Missing,
     Bulk,
     Purge,
+    Replay,
 }
 
 impl Kind {
@@ -69,19 +76,20 @@ impl Kind {
             Self::Missing => "endpoint.replay",
             Self::Bulk => "endpoint.bulk-replay",
             Self::Purge => "application.purge_content",
+            Self::Replay => "application.replay",
         }
     }
 }
 
 /// What BulkReplayIn can ask for beside the range.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Filter {
+pub(super) struct Filter {
     #[serde(default)]
-    messages: MessageFilter,
+    pub(super) messages: MessageFilter,
     #[serde(default)]
-    status: Option<u8>,
+    pub(super) status: Option<u8>,
     #[serde(default)]
-    class: Option<u16>,
+    pub(super) class: Option<u16>,
     /// Names of failures of the last attempt; empty = all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     failures: Vec<String>,
@@ -95,6 +103,13 @@ impl Walk {
                 json!({ "deliveries": self.taken })
             }
             Kind::Purge => json!({ "messages": self.taken }),
+            Kind::Replay => {
+                let elsewhere = self.replay.as_ref().filter(|one| one.is_elsewhere());
+                match elsewhere {
+                    Some(one) => json!({ "deliveries": self.taken, "failed": one.failed }),
+                    None => json!({ "deliveries": self.taken }),
+                }
+            }
         }
     }
 
@@ -140,23 +155,48 @@ pub(super) async fn purge(mut cx: Cx) -> Answer {
     cx.fields_or_none().await?.finish()?;
     let app = cx.app()?.app.no;
     let range = (Timestamp::ZERO, cx.now);
-    begin(cx, Kind::Purge, (app, None), range, Filter::default()).await
+    begin(
+        cx,
+        (Kind::Purge, None),
+        (app, None),
+        range,
+        Filter::default(),
+    )
+    .await
 }
 
 async fn of_endpoint(mut cx: Cx, kind: Kind) -> Answer {
     let mut fields = cx.fields().await?;
+    let range = read_range(&mut fields);
+    let filter = match kind {
+        Kind::Bulk => Filter::read(&mut fields),
+        Kind::Dead | Kind::Discard | Kind::Missing | Kind::Purge | Kind::Replay => {
+            Filter::default()
+        }
+    };
+    fields.finish()?;
+    let range = check_range(&cx, range)?;
+    let (app, endpoint) = cx.endpoint()?;
+    let whose = (app.app.no, Some(endpoint.no));
+    begin(cx, (kind, None), whose, range, filter).await
+}
+
+/// `since` and `until` as they were sent.
+pub(super) fn read_range(fields: &mut Fields) -> (Timestamp, Option<Timestamp>) {
     let since = fields.time("since");
     if !matches!(since, Given::Value(_)) && !fields.has_mistake("since") {
         let missing = (ItemKind::Missing, "this field is required".into());
         fields.wrong("since", missing);
     }
     let until = fields.time("until").value();
-    let filter = match kind {
-        Kind::Bulk => Filter::read(&mut fields),
-        Kind::Dead | Kind::Discard | Kind::Missing | Kind::Purge => Filter::default(),
-    };
-    fields.finish()?;
-    let since = since.value().unwrap_or(Timestamp::ZERO);
+    (since.value().unwrap_or(Timestamp::ZERO), until)
+}
+
+/// The range, if there can be history in it.
+pub(super) fn check_range(
+    cx: &Cx,
+    (since, until): (Timestamp, Option<Timestamp>),
+) -> Result<(Timestamp, Timestamp), Problem> {
     let kept = cx.state.retention.messages.max(ALWAYS_GRANTED);
     if since < cx.now.minus(kept) {
         let msg = format!("history is kept for {} days", kept.as_secs() / 86_400);
@@ -165,9 +205,7 @@ async fn of_endpoint(mut cx: Cx, kind: Kind) -> Answer {
     if until.is_some_and(|until| until < since) {
         return Err(Item::body("until", ItemKind::ValueError, "lies before `since`").into());
     }
-    let (app, endpoint) = cx.endpoint()?;
-    let range = (since, until.unwrap_or(cx.now));
-    begin(cx, kind, (app.app.no, Some(endpoint.no)), range, filter).await
+    Ok((since, until.unwrap_or(cx.now)))
 }
 
 /// Retries or discards the dead deliveries of an endpoint whose last attempt failed so. The body may
@@ -191,7 +229,7 @@ pub(super) async fn of_failures(
         failures,
         ..Filter::default()
     };
-    begin(cx, kind, (app, Some(endpoint)), range, filter).await
+    begin(cx, (kind, None), (app, Some(endpoint)), range, filter).await
 }
 
 impl Filter {
@@ -223,9 +261,9 @@ impl Filter {
     }
 }
 
-async fn begin(
+pub(super) async fn begin(
     cx: Cx,
-    kind: Kind,
+    (kind, replay): (Kind, Option<Replay>),
     (app, endpoint): (AppNo, Option<EndpointNo>),
     (since, until): (Timestamp, Timestamp),
     filter: Filter,
@@ -238,6 +276,7 @@ async fn begin(
         since,
         until,
         filter,
+        replay,
         at: (since, 0, 0, 0),
         taken: 0,
     };
@@ -289,7 +328,7 @@ fn beside(state: Arc<ApiState>, id: TaskId, walk: Walk) {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub(super) enum Error {
     #[error(transparent)]
     Schedule(#[from] schedule::Error),
     #[error("the history cannot be read")]
@@ -314,6 +353,7 @@ async fn run(state: &ApiState, id: TaskId, mut walk: Walk) -> Result<(Walk, bool
                     let at = found.iter().filter_map(|m| walk.delivery(m.at)).collect();
                     discarded(state, at).await?
                 }
+                Kind::Replay => replay::send(state, id, &mut walk, &found).await?,
                 Kind::Dead | Kind::Missing | Kind::Bulk => {
                     let at = found.iter().filter_map(|m| walk.delivery(m.at)).collect();
                     hand_over(state, at).await?
@@ -322,6 +362,9 @@ async fn run(state: &ApiState, id: TaskId, mut walk: Walk) -> Result<(Walk, bool
             walk.taken = walk
                 .taken
                 .saturating_add(u64::try_from(taken).unwrap_or(u64::MAX));
+        }
+        if walk.kind == Kind::Replay && state.tasks.is_cancelled(id) {
+            return Ok((walk, true)); // in the middle of this page
         }
         let Some(next) = next else {
             return Ok((walk, false));
@@ -342,7 +385,7 @@ async fn page_of(state: &ApiState, walk: &Walk) -> Result<Found, Error> {
         Kind::Dead | Kind::Discard => Ok(dead(state, walk)?),
         Kind::Missing => Ok(missing(state, walk)?),
         Kind::Bulk => bulk(state, walk).await,
-        Kind::Purge => {
+        Kind::Purge | Kind::Replay => {
             let (found, next) = messages(state, walk)?;
             Ok((found, next))
         }
@@ -350,7 +393,10 @@ async fn page_of(state: &ApiState, walk: &Walk) -> Result<Found, Error> {
 }
 
 /// Hands deliveries to the scheduler; waits while it is busy, ten minutes at most.
-async fn hand_over(state: &ApiState, deliveries: Vec<Delivery>) -> Result<usize, schedule::Error> {
+pub(super) async fn hand_over(
+    state: &ApiState,
+    deliveries: Vec<Delivery>,
+) -> Result<usize, schedule::Error> {
     const TRIES: usize = 600;
     for _ in 1..TRIES {
         match state.schedule.recover(deliveries.clone()).await {
@@ -481,7 +527,7 @@ fn missing(state: &ApiState, walk: &Walk) -> Result<Found, store::Error> {
     let mut found = Vec::new();
     for message in all {
         let is_new = !message.targets.contains(&endpoint.no)
-            && why_not(endpoint, &message.event_type, message.channels()).is_none()
+            && why_not_in_full(endpoint, &facts(&message)).is_none()
             && state
                 .reader
                 .attempts(message.at, Some(endpoint.no))?

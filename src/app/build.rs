@@ -35,7 +35,7 @@ use crate::policy::target::TargetRules;
 use crate::providers::Catalogue;
 use crate::schedule::core::{Core, Input, Settings};
 use crate::schedule::{
-    self, Announcer, Driver, Inbox, Parts, QuotaNews, Recovery, SourceNews, Status,
+    self, Announcer, Driver, Inbox, Parts, QuotaNews, Recovery, SourceNews, Status, StoreNews,
 };
 use crate::server::{self, Listeners, RequestBody, Server, Tls};
 use crate::store::fjall::Store;
@@ -59,6 +59,7 @@ pub(super) struct Engine {
     pub(super) catalogs: Arc<Catalogs>,
     pub(super) news: SourceNews,
     pub(super) quota_news: QuotaNews,
+    pub(super) store_news: StoreNews,
     /// Taken by whoever waits for the recovery.
     pub(super) recovery: Option<RecoveryError>,
 }
@@ -124,7 +125,9 @@ pub(super) async fn engine(
     let (requests_to, requests) = mpsc::channel(256);
     let announcer = announcer((&lane, &directory, &shared), tasks, &losses);
     let backups = backups(config, source, &lane, &shared).await?;
-    let (news, quota_news) = (announcer.source_news(), announcer.quota_news());
+    let catalogue = catalogue(config)?;
+    let news = announcer.source_news();
+    let (quota_news, store_news) = (announcer.quota_news(), announcer.store_news());
 
     let mut core = Core::new(settings(config));
     let recovery = schedule::begin(
@@ -171,6 +174,7 @@ pub(super) async fn engine(
         catalogs,
         news,
         quota_news,
+        store_news,
         recovery: Some(recovery_failed),
     })
 }
@@ -426,6 +430,7 @@ pub(super) fn api(
         catalogs: Arc::clone(&engine.catalogs),
         reserve: config.storage.reserve.get(),
         handshake: Some(Arc::new(engine.outgoing.client().clone())),
+        elsewhere: Some(Arc::<Outgoing>::clone(&engine.outgoing)),
         backups: Some(Arc::clone(&engine.backups)),
         metrics: Box::new(move || exposition.render()),
     }))

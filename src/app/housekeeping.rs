@@ -14,6 +14,8 @@ use crate::base::{Clock, SystemClock};
 use crate::config::Config;
 use crate::lane::Lane;
 use crate::metrics::StoreMetrics;
+use crate::policy::watermark::{self, Level, Room};
+use crate::schedule::StoreNews;
 use crate::store::Space;
 
 /// Space and clock are looked at this often.
@@ -28,32 +30,33 @@ const SAMPLE: Duration = Duration::from_secs(60);
 const STEP: i64 = 2_000;
 
 pub(super) fn start(engine: &Engine, config: &Config, tasks: &Tasks, stop: &Stop) {
-    let (lane, clock) = (engine.lane.clone(), engine.clock.as_ref().clone());
-    let reserve = config.storage.reserve.get();
+    let clock = engine.clock.as_ref().clone();
+    let guard = Guard {
+        lane: engine.lane.clone(),
+        news: engine.store_news.clone(),
+        reserve: config.storage.reserve.get(),
+        budget: config.storage.budget.get(),
+        level: Level::Ok,
+    };
+    let backups = Arc::clone(&engine.backups);
     tasks.spawn(
         "housekeeping",
         OnExit::Log,
-        keep(
-            lane,
-            clock,
-            Arc::clone(&engine.backups),
-            reserve,
-            stop.clone(),
-        ),
+        keep(guard, clock, backups, stop.clone()),
     );
 }
 
-async fn keep(lane: Lane, clock: SystemClock, backups: Arc<Backups>, reserve: u64, mut stop: Stop) {
+async fn keep(mut guard: Guard, clock: SystemClock, backups: Arc<Backups>, mut stop: Stop) {
     let metrics = StoreMetrics::register();
-    let mut short = false;
     let mut before = None;
     loop {
         let mut every = EVERY;
-        if let Ok(space) = lane.space().await {
+        if let Ok(space) = guard.lane.space().await {
             show(&metrics, &space);
-            short = judge(&lane, &space, reserve, short);
+            guard.judge(&space);
+            metrics.watermark.set(f64::from(guard.level as u8));
             let seen = (space.used, space.journals, space.journal_bytes);
-            if before.replace(seen) == Some(seen) && !short {
+            if before.replace(seen) == Some(seen) && guard.level == Level::Ok {
                 every = IDLE_EVERY;
             }
         }
@@ -123,26 +126,53 @@ fn watch_quotas(engine: &Engine, tasks: &Tasks, stop: &Stop) {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(EVERY) => {}
+                () = tokio::time::sleep(IDLE_EVERY) => {}
                 () = stop.stopped() => return,
             }
         }
     });
 }
 
-/// Below the reserve new messages are refused; deliveries and their outcomes go on (D3).
-fn judge(lane: &Lane, space: &Space, reserve: u64, was_short: bool) -> bool {
-    let short = space.free < reserve;
-    lane.refuse_messages(short);
-    match (was_short, short) {
-        (false, true) => warn!(
-            free = space.free,
-            reserve, "disk space is low: ingest is refused"
-        ),
-        (true, false) => info!(free = space.free, "disk space is back: ingest goes on"),
-        (true, true) | (false, false) => {}
+/// Watches the room on the disk.
+struct Guard {
+    lane: Lane,
+    news: StoreNews,
+    reserve: u64,
+    budget: u64,
+    level: Level,
+}
+
+impl Guard {
+    /// Below the reserve or above the budget new messages are refused; deliveries and their outcomes go
+    /// on (D3). What is not delivered is never dropped to make room.
+    fn judge(&mut self, space: &Space) {
+        let room = Room {
+            used: space.used,
+            free: space.free,
+            budget: self.budget,
+            reserve: self.reserve,
+        };
+        let level = watermark::level(room, self.level);
+        self.lane.refuse_messages(level == Level::Hard);
+        if level == self.level {
+            return;
+        }
+        let (free, used) = (space.free, space.used);
+        match (self.level, level) {
+            (_, Level::Hard) => warn!(
+                free,
+                used,
+                reserve = self.reserve,
+                budget = self.budget,
+                "disk space is low: ingest is refused"
+            ),
+            (Level::Ok, _) => warn!(free, used, "disk space is running low"),
+            (Level::Hard, _) => info!(free, used, "disk space is back: ingest goes on"),
+            (Level::Soft, _) => info!(free, used, "there is enough disk space again"),
+        }
+        self.level = level;
+        self.news.watermark(level, room);
     }
-    short
 }
 
 #[expect(
@@ -154,4 +184,13 @@ fn show(metrics: &StoreMetrics, space: &Space) {
     metrics.free_bytes.set(space.free as f64);
     metrics.journals.set(space.journals as f64);
     metrics.journal_bytes.set(space.journal_bytes as f64);
+}
+
+/// Ends streams of events as soon as the process shall end.
+pub(super) fn end_tails(api: Arc<ApiState>, tasks: &Tasks, stop: &Stop) {
+    let mut stop = stop.clone();
+    tasks.spawn("tails", OnExit::Log, async move {
+        stop.stopped().await;
+        api.end_tails();
+    });
 }

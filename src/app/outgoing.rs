@@ -7,12 +7,13 @@ use hashbrown::HashMap;
 use parking_lot::RwLock;
 use tracing::warn;
 
+use crate::api::{Elsewhere, Sending};
 use crate::catalogs::Catalogs;
 use crate::client::Client;
 use crate::config;
 use crate::deliver::{self, BadDefaults, BadEndpoint, Defaults, Deliver, Prepared};
 use crate::directory::Directory;
-use crate::model::{Delivery, Endpoint, EndpointNo, FailureKind};
+use crate::model::{Delivery, Endpoint, EndpointNo, FailureKind, Message};
 use crate::policy::exclude::Exclusion;
 use crate::policy::outcome;
 use crate::policy::own::Own;
@@ -149,6 +150,29 @@ impl Attempts for Outgoing {
             duration_ms: finished.duration_ms,
             resolver_down: finished.resolver_down,
         }
+    }
+}
+
+impl Elsewhere for Outgoing {
+    fn send(&self, endpoint: Endpoint, organization: String, message: Arc<Message>) -> Sending<'_> {
+        Box::pin(async move {
+            let prepared = Prepared::new(&endpoint, &organization, &self.defaults.load());
+            let prepared = match prepared {
+                Ok(prepared) => Arc::new(prepared),
+                Err(bad) => return bad.outcome(),
+            };
+            let job = deliver::Job {
+                delivery: Delivery {
+                    at: message.at,
+                    endpoint: endpoint.no,
+                },
+                endpoint: prepared,
+                message,
+                no: 1,
+                total: 1,
+            };
+            self.deliver.attempt(&job).await.outcome
+        })
     }
 }
 

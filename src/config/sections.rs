@@ -80,6 +80,8 @@ pub struct Storage {
     pub max_journal: ByteSize,
     /// Ingest is refused (507) when the disk has less than this left; deliveries go on.
     pub reserve: ByteSize,
+    /// Bytes that the store may take; 0 = as much as there is. Above it new messages are refused.
+    pub budget: ByteSize,
     /// When the independent high-water mark is written.
     pub high_water: HighWater,
     /// Where the running gateway may write backups; without it `posthaste backup` works on a stopped
@@ -265,6 +267,7 @@ impl Default for Storage {
             memtable: ByteSize::mib(16),
             max_journal: ByteSize::mib(256),
             reserve: ByteSize::mib(512),
+            budget: ByteSize::mib(0),
             high_water: HighWater::Interval,
             backup_dir: None,
             verify_at_start: ByteSize::mib(256),

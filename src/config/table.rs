@@ -120,6 +120,11 @@ pub(super) static KEYS: &[Key] = &[
     ),
     key(
         "storage",
+        "budget",
+        Slot::Size(|d| &mut d.config.storage.budget, UP_TO_TIB),
+    ),
+    key(
+        "storage",
         "high_water",
         Slot::HighWater(|d| &mut d.config.storage.high_water),
     ),

@@ -67,6 +67,7 @@ fn endpoint() -> Endpoint {
         paused: false,
         event_types: None,
         channels: None,
+        filter: None,
         throttle_rate: None,
         max_concurrency: None,
         timeout_ms: Some(2000),

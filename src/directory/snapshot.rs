@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hash};
+use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -14,6 +15,7 @@ use crate::model::{
 };
 use crate::policy::filter::Routes;
 use crate::policy::quota;
+use crate::policy::schema::Schema;
 use crate::store::ConfigKind;
 use crate::vault::Keyring;
 
@@ -27,6 +29,8 @@ pub struct Snapshot {
     endpoints: Sharded<EndpointNo, Arc<Endpoint>>,
     /// By name; small and rarely changed, so it is copied whole.
     event_types: Arc<BTreeMap<String, Arc<EventType>>>,
+    /// Of the event types whose payloads are looked at, by name; few.
+    schemas: Arc<HashMap<String, Arc<Schema>>>,
     keys: Arc<HashMap<KeyId, Arc<ApiKey>>>,
     /// Without deleted ones.
     sources: Sharded<SourceNo, Arc<Source>>,
@@ -262,6 +266,14 @@ impl Snapshot {
         &self.event_types
     }
 
+    /// The schema that payloads of this type are held against, if they are.
+    pub fn schema(&self, event_type: &str) -> Option<&Arc<Schema>> {
+        if self.schemas.is_empty() {
+            return None;
+        }
+        self.schemas.get(event_type)
+    }
+
     /// The API key with this id, revoked ones included.
     pub fn key(&self, id: &KeyId) -> Option<&Arc<ApiKey>> {
         self.keys.get(id)
@@ -280,6 +292,14 @@ impl Snapshot {
     /// A value of the instance.
     pub fn instance(&self, name: &str) -> Option<&serde_json::Value> {
         self.instance.get(name)
+    }
+
+    /// Values of the instance whose names begin with `prefix`.
+    pub fn instances<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a serde_json::Value> {
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let rows = self.instance.range::<str, _>(from);
+        rows.take_while(move |(name, _)| name.starts_with(prefix))
+            .map(|(_, value)| value)
     }
 
     pub(super) fn put_app(&mut self, app: Application) {
@@ -368,11 +388,28 @@ impl Snapshot {
     }
 
     pub(super) fn put_event_type(&mut self, event_type: EventType) {
+        self.put_schema(&event_type);
         let types = Arc::make_mut(&mut self.event_types);
         if event_type.deleted {
             types.remove(&event_type.name);
         } else {
             types.insert(event_type.name.clone(), Arc::new(event_type));
+        }
+    }
+
+    fn put_schema(&mut self, event_type: &EventType) {
+        let name = &event_type.name;
+        if let Some(schema) = Schema::of(event_type) {
+            if let Some(why) = schema.mistake() {
+                tracing::warn!(
+                    event_type = name,
+                    why,
+                    "payloads are not held against a schema"
+                );
+            }
+            Arc::make_mut(&mut self.schemas).insert(name.clone(), Arc::new(schema));
+        } else if self.schemas.contains_key(name) {
+            Arc::make_mut(&mut self.schemas).remove(name);
         }
     }
 

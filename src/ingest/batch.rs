@@ -11,7 +11,9 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 
 use super::limits::Reserved;
-use super::{Accepted, Admission, Claim, Ingest, Key, Refused, Submission, keys, length, parse};
+use super::{
+    Accepted, Admission, Claim, Ingest, Key, Refused, Submission, keys, length, parse, refuse,
+};
 use crate::base::task;
 use crate::directory::AppEntry;
 use crate::lane;
@@ -146,10 +148,11 @@ impl Ingest {
         }
         // A copy: a message that waits for days must not hold the whole batch in memory.
         let payload = Bytes::copy_from_slice(read.payload.as_bytes());
-        let message = self.message(&entry, read, payload, from.hops);
+        let (message, mistakes) = self.message(&entry, read, payload, from.hops);
         if let Some(known) = self.event(run, &entry, &message, from).await? {
             return Ok(Line::Known(known));
         }
+        refuse(mistakes)?;
         let snapshot = self.parts.directory.peek();
         let reserved = self.pending.reserve(
             (&entry.load, self.parts.clock.as_ref()),

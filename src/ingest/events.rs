@@ -16,6 +16,7 @@ use super::limits::Reserved;
 use super::{Accepted, Ingest, Key, Refused, body_hash, keys, length};
 use crate::base::{Timestamp, task};
 use crate::directory::AppEntry;
+use crate::expression::Facts;
 use crate::model::{AppNo, ContentType, Labels, LaneId, Message, Position, SourceNo};
 use crate::store::{Accept, IdempotencyKey, StoredAnswer};
 
@@ -184,10 +185,10 @@ impl Ingest {
     }
 
     fn draft_event(&self, entry: &AppEntry, event: EventIn) -> Result<(Accept, Reserved), Refused> {
-        let mut targets = Vec::new();
-        entry
-            .routes()
-            .matching(&event.event_type, &[], &mut targets);
+        let facts = Facts::new(&event.event_type, &[], &event.tags, &event.payload);
+        self.warn(&facts);
+        let targets = self.targets(entry, &facts);
+        drop(facts);
         let idempotency = event.signed.as_ref().map(|signed| IdempotencyKey {
             key: seen_key(signed),
             body: body_hash(&event.payload),

@@ -3,8 +3,10 @@
 use ::metrics::{Counter, Gauge, counter, gauge};
 
 use super::{Refused, Warning};
+use crate::expression::FailureKind;
 use crate::metrics;
-use crate::model::Message;
+use crate::model::{Message, PayloadValidation};
+use crate::policy::filter::Narrowed;
 
 pub(super) struct Meters {
     messages: Counter,
@@ -12,6 +14,9 @@ pub(super) struct Meters {
     unmatched: Counter,
     replayed: Counter,
     watermark: Gauge,
+    violated: [Counter; 2],
+    filtered: Counter,
+    filter_failed: [Counter; FailureKind::ALL.len()],
     refused: [Counter; Refused::REASONS.len()],
 }
 
@@ -23,6 +28,11 @@ impl Default for Meters {
             unmatched: counter!(metrics::INGEST_UNMATCHED),
             replayed: counter!(metrics::INGEST_REPLAYED),
             watermark: gauge!(metrics::INGEST_WATERMARK),
+            violated: ["warn", "reject"]
+                .map(|mode| counter!(metrics::INGEST_VIOLATIONS, "mode" => mode)),
+            filtered: counter!(metrics::INGEST_FILTERED, "result" => "no"),
+            filter_failed: FailureKind::ALL
+                .map(|kind| counter!(metrics::INGEST_FILTERED, "result" => kind.name())),
             refused: Refused::REASONS
                 .map(|reason| counter!(metrics::INGEST_REFUSED, "reason" => reason)),
         }
@@ -36,6 +46,22 @@ impl Meters {
         self.bytes.increment(bytes);
         if message.targets.is_empty() {
             self.unmatched.increment(1);
+        }
+    }
+
+    pub(super) fn violated(&self, mode: PayloadValidation) {
+        let [warned, refused] = &self.violated;
+        match mode {
+            PayloadValidation::Off => {}
+            PayloadValidation::Warn => warned.increment(1),
+            PayloadValidation::Reject => refused.increment(1),
+        }
+    }
+
+    pub(super) fn filtered(&self, narrowed: &Narrowed) {
+        self.filtered.increment(u64::from(narrowed.left_out));
+        for (counter, count) in self.filter_failed.iter().zip(narrowed.failed) {
+            counter.increment(u64::from(count));
         }
     }
 

@@ -21,7 +21,9 @@ mod meters;
 mod names;
 pub mod parse;
 mod refused;
+mod route;
 mod scan;
+mod validate;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -218,10 +220,13 @@ impl Ingest {
         let is_plain = submission.idempotency_key.is_none()
             && read.labels.as_ref().is_none_or(|l| l.event_id.is_none());
         let payload = submission.body.slice_ref(read.payload.as_bytes());
-        let message = self.message(&entry, read, payload, submission.hops);
+        let (message, mistakes) = self.message(&entry, read, payload, submission.hops);
         if !is_plain {
-            return self.accept_once(&entry, message, submission).await;
+            return self
+                .accept_once(&entry, (message, mistakes), submission)
+                .await;
         }
+        refuse(mistakes)?;
         let (ticket, reserved) = self.append(&entry, message, None)?;
         let message = settle(ticket.committed().await, reserved)?;
         self.meters.accepted(&message);
@@ -235,7 +240,7 @@ impl Ingest {
     async fn accept_once(
         &self,
         entry: &AppEntry,
-        message: Message,
+        (message, mistakes): (Message, Option<Vec<Item>>),
         submission: &Submission<'_>,
     ) -> Result<Accepted, Refused> {
         let mut claims = Vec::new();
@@ -262,6 +267,7 @@ impl Ingest {
                 });
             }
         }
+        refuse(mistakes)?;
         let (ticket, reserved) = self.append(entry, message, record)?;
         let (reply, answer) = tokio::sync::oneshot::channel();
         task::detach(async move {
@@ -368,21 +374,25 @@ impl Ingest {
             .take(entry.app.no, rate, self.parts.clock.monotonic())
     }
 
-    /// The message with its targets, not yet placed.
-    fn message(&self, entry: &AppEntry, read: MessageIn<'_>, payload: Bytes, hops: u8) -> Message {
-        let channels = read
-            .labels
-            .as_ref()
-            .map_or(&[][..], |labels| &labels.channels);
-        let mut targets = Vec::new();
-        entry
-            .routes()
-            .matching(&read.event_type, channels, &mut targets);
+    /// The message with its targets, not yet placed, and what its schema has against it. A repeat is
+    /// answered as before, whatever the schema says now, so the caller refuses.
+    fn message(
+        &self,
+        entry: &AppEntry,
+        read: MessageIn<'_>,
+        payload: Bytes,
+        hops: u8,
+    ) -> (Message, Option<Vec<Item>>) {
+        let facts = read.facts();
+        let deliver_at = read.labels.as_ref().and_then(|labels| labels.deliver_at);
+        let mistakes = self.mistakes(&facts, deliver_at);
+        let targets = self.targets(entry, &facts);
+        drop(facts);
         let mut labels = read.labels;
         if hops > 0 {
             labels.get_or_insert_default().hops = hops;
         }
-        Message {
+        let message = Message {
             at: Position {
                 lane: LaneId(0),
                 seq: 0,
@@ -394,7 +404,8 @@ impl Ingest {
             payload,
             targets,
             labels,
-        }
+        };
+        (message, mistakes)
     }
 
     fn append(
@@ -459,6 +470,11 @@ impl Ingest {
         let snapshot = self.parts.directory.peek();
         snapshot.app(&wanted).cloned().ok_or(Refused::NoApplication)
     }
+}
+
+/// Refuses what the schema has something against.
+fn refuse(mistakes: Option<Vec<Item>>) -> Result<(), Refused> {
+    mistakes.map_or(Ok(()), |items| Err(Refused::Invalid(items)))
 }
 
 /// The one message of a commit; what was counted in is taken back if it was not written.

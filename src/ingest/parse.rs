@@ -14,6 +14,8 @@ use serde_json::value::RawValue;
 
 use super::fields::{self, Item, ItemKind, Wrong};
 use super::{ApplicationIn, Refused, scan};
+use crate::base::Timestamp;
+use crate::expression::Facts;
 use crate::model::Labels;
 
 /// Channels of one message at most.
@@ -22,6 +24,8 @@ const MAX_CHANNELS: usize = 10;
 const MAX_TAGS: usize = 5;
 /// Characters of an ordering key at most.
 const MAX_ORDERING_KEY: usize = 256;
+/// Characters of a collapse key at most.
+const MAX_COLLAPSE_KEY: usize = 256;
 
 /// A message as it was sent (MessageIn of `api.md` 4).
 #[derive(Debug)]
@@ -34,6 +38,19 @@ pub struct MessageIn<'a> {
     pub labels: Option<Box<Labels>>,
     /// The application that is to be made if the path names none.
     pub application: Option<ApplicationIn>,
+}
+
+impl MessageIn<'_> {
+    /// What expressions can ask of it.
+    pub fn facts(&self) -> Facts<'_> {
+        let labels = self.labels.as_deref();
+        Facts::new(
+            &self.event_type,
+            labels.map_or(&[], |labels| &labels.channels),
+            labels.map_or(&[], |labels| &labels.tags),
+            self.payload.as_bytes(),
+        )
+    }
 }
 
 /// Limits of one message.
@@ -107,6 +124,8 @@ struct RawRest<'a> {
     channels: Option<&'a RawValue>,
     tags: Option<&'a RawValue>,
     ordering_key: Option<&'a RawValue>,
+    collapse_key: Option<&'a RawValue>,
+    deliver_at: Option<&'a RawValue>,
     application: Option<&'a RawValue>,
     /// Fields that are not built, unknown, or named twice.
     wrong: Vec<Item>,
@@ -156,10 +175,9 @@ impl<'a> RawRest<'a> {
             "tags" => &mut self.tags,
             "orderingKey" => &mut self.ordering_key,
             "application" => &mut self.application,
-            "deliverAt"
-            | "transformationsParams"
-            | "payloadRetentionPeriod"
-            | "payloadRetentionHours" => {
+            "collapseKey" => &mut self.collapse_key,
+            "deliverAt" => &mut self.deliver_at,
+            "transformationsParams" | "payloadRetentionPeriod" | "payloadRetentionHours" => {
                 if value.get() != "null" {
                     let msg = "this field is not supported yet";
                     self.wrong(name, ItemKind::UnsupportedField, msg);
@@ -223,6 +241,16 @@ impl Rest {
         let ordering_key = optional("orderingKey", raw.ordering_key, items, |raw| {
             checked(raw, fields::sized(1, MAX_ORDERING_KEY))
         });
+        let collapse_key = optional("collapseKey", raw.collapse_key, items, |raw| {
+            checked(raw, fields::sized(1, MAX_COLLAPSE_KEY))
+        });
+        let deliver_at = optional("deliverAt", raw.deliver_at, items, |raw| {
+            let time = Timestamp::parse_rfc3339(&text_of(raw)?);
+            time.ok_or_else(|| {
+                let msg = "not an RFC 3339 time after 1970";
+                (ItemKind::ValueError, Cow::Borrowed(msg))
+            })
+        });
         let channels = list(
             "channels",
             raw.channels,
@@ -247,6 +275,8 @@ impl Rest {
             channels,
             tags,
             ordering_key,
+            collapse_key,
+            deliver_at,
             hops: 0,                   // comes with the request, not with the body
             metadata: BTreeMap::new(), // of sources only
         };
@@ -373,7 +403,7 @@ mod tests {
     #[test]
     fn reads_every_field_in_any_order() {
         let body = r#"{"tags":["a/b"],"payload": {"n": 1e400 } ,"eventId":"e-1","channels":["x","x"],
-            "orderingKey":"k","event\u0054ype":"invoice.\u0070aid"}"#;
+            "orderingKey":"k","collapseKey":"c","deliverAt":"2026-01-05T08:00:00+01:00","event\u0054ype":"invoice.\u0070aid"}"#;
         let read = message(body.as_bytes(), &LIMITS).unwrap();
         assert_eq!(read.event_type, "invoice.paid");
         assert_eq!(read.payload, r#"{"n": 1e400 }"#);
@@ -382,6 +412,9 @@ mod tests {
         assert_eq!(labels.channels, ["x"]);
         assert_eq!(labels.tags, ["a/b"]);
         assert_eq!(labels.ordering_key.as_deref(), Some("k"));
+        assert_eq!(labels.collapse_key.as_deref(), Some("c"));
+        let at = labels.deliver_at.unwrap().rfc3339();
+        assert!(at.starts_with("2026-01-05T07:00:00"), "{at}");
     }
 
     #[test]
@@ -396,14 +429,15 @@ mod tests {
         assert_eq!(
             items(
                 r#"{"eventType":"a b","payload":[],"eventId":5,"channels":[],"tags":["a b"],
-                "deliverAt":"2026-01-01T00:00:00Z","colour":1,"payloadRetentionPeriod":null}"#
+                "transformationsParams":{},"deliverAt":"soon","colour":1,"payloadRetentionPeriod":null}"#
             ),
             [
                 ("body.eventType".to_owned(), "value_error"),
                 ("body.payload".to_owned(), "type_error"),
-                ("body.deliverAt".to_owned(), "unsupported_field"),
+                ("body.transformationsParams".to_owned(), "unsupported_field"),
                 ("body.colour".to_owned(), "unknown_field"),
                 ("body.eventId".to_owned(), "type_error"),
+                ("body.deliverAt".to_owned(), "value_error"),
                 ("body.channels".to_owned(), "limit"),
                 ("body.tags.0".to_owned(), "value_error"),
             ]

@@ -138,6 +138,7 @@ impl Lane {
             refuse: AtomicBool::new(false),
             last_commit_ms: AtomicU64::new(clock.now().millis()),
             failed: watch::Sender::new(None),
+            commits: watch::Sender::new(()),
             inbox: Inbox::new(inbox),
             ended: AtomicBool::new(false),
         });
@@ -251,6 +252,11 @@ impl Lane {
         self.shared.failed.borrow().is_some()
     }
 
+    /// Changes soon after messages were committed and can be read.
+    pub fn commits(&self) -> watch::Receiver<()> {
+        self.shared.commits.subscribe()
+    }
+
     /// Messages waiting for the next commit, for metrics and readiness.
     pub fn waiting(&self) -> usize {
         self.shared.waiting.load(Ordering::Relaxed)
@@ -336,6 +342,8 @@ struct Shared {
     refuse: AtomicBool,
     last_commit_ms: AtomicU64,
     failed: watch::Sender<Option<String>>,
+    /// Told of every commit with messages, if somebody listens.
+    commits: watch::Sender<()>,
     /// The other end of the queue. Taken by the thread as long as it runs.
     inbox: Inbox<Work>,
     /// The thread has ended, or is about to, and takes nothing any more.

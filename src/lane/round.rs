@@ -260,6 +260,9 @@ impl Round {
         let messages: Vec<_> = self.group.drain(..).map(|a| Arc::new(a.message)).collect();
         self.hand_up(&messages);
         self.answer_parts(&Ok(messages));
+        if self.shared.commits.receiver_count() > 0 {
+            self.shared.commits.send_replace(());
+        }
         self.answer_durable();
         Ok(())
     }

@@ -38,6 +38,8 @@ pub struct StoreMetrics {
     pub bytes: Gauge,
     /// Bytes left on its disk.
     pub free_bytes: Gauge,
+    /// How full the disk is, 0 to 2.
+    pub watermark: Gauge,
     /// Journal files.
     pub journals: Gauge,
     /// Bytes in them.
@@ -50,6 +52,7 @@ impl StoreMetrics {
         Self {
             bytes: gauge!(super::STORE_BYTES),
             free_bytes: gauge!(super::STORE_FREE_BYTES),
+            watermark: gauge!(super::STORE_WATERMARK),
             journals: gauge!(super::STORE_JOURNALS),
             journal_bytes: gauge!(super::STORE_JOURNAL_BYTES),
         }
@@ -99,6 +102,7 @@ pub struct ScheduleMetrics {
     delivered: Counter,
     dead: Counter,
     cancelled: Counter,
+    superseded: Counter,
     disabled: [Counter; 3],
 }
 
@@ -115,6 +119,7 @@ impl ScheduleMetrics {
             delivered: finished(DeliveryState::Delivered),
             dead: finished(DeliveryState::Dead),
             cancelled: finished(DeliveryState::Cancelled),
+            superseded: finished(DeliveryState::Superseded),
             disabled: ["manual", "gone", "failing"]
                 .map(|reason| counter!(super::DISABLED, "reason" => reason)),
         }
@@ -126,6 +131,7 @@ impl ScheduleMetrics {
             DeliveryState::Delivered => Some(&self.delivered),
             DeliveryState::Dead => Some(&self.dead),
             DeliveryState::Cancelled => Some(&self.cancelled),
+            DeliveryState::Superseded => Some(&self.superseded),
             DeliveryState::Pending
             | DeliveryState::Sending
             | DeliveryState::Retrying

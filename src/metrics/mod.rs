@@ -52,6 +52,12 @@ metrics! {
     INGEST_REPLAYED = Counter "posthaste_ingest_replayed_total";
     /// Accepted messages that no endpoint wanted.
     INGEST_UNMATCHED = Counter "posthaste_ingest_unmatched_total";
+    /// Endpoints that did not get a message because of their payload filter, by `result`: `no`, or why the
+    /// filter came to no answer (`missing`, `type`, `cost`, `payload`, `invalid`).
+    INGEST_FILTERED = Counter "posthaste_ingest_filtered_total";
+    /// Messages whose payload is not what the schema of its event type says, by `mode`: `warn` (accepted),
+    /// `reject` (refused).
+    INGEST_VIOLATIONS = Counter "posthaste_ingest_schema_violations_total";
     /// 1 while a soft watermark is passed.
     INGEST_WATERMARK = Gauge "posthaste_ingest_watermark";
     /// Requests of providers by `verdict`: `accepted`, `duplicate`, `handshake`.
@@ -70,6 +76,8 @@ metrics! {
     STORE_BYTES = Gauge "posthaste_store_bytes";
     /// Bytes left on the disk of the store.
     STORE_FREE_BYTES = Gauge "posthaste_store_free_bytes";
+    /// How full the disk is: 0 = enough room, 1 = the soft watermark is passed, 2 = new messages are refused.
+    STORE_WATERMARK = Gauge "posthaste_store_watermark";
     /// Journal files of the store.
     STORE_JOURNALS = Gauge "posthaste_store_journals";
     /// Bytes in journal files.
@@ -96,7 +104,8 @@ metrics! {
     DELIVERY_SECONDS = Histogram "posthaste_delivery_seconds";
     /// Duration of attempts, seconds.
     ATTEMPT_SECONDS = Histogram "posthaste_attempt_seconds";
-    /// Deliveries that came to their end, by `state`: `delivered`, `dead`, `cancelled`.
+    /// Deliveries that came to their end, by `state`: `delivered`, `dead`, `cancelled`,
+    /// `superseded`.
     FINISHED = Counter "posthaste_deliveries_finished_total";
     /// Endpoints switched off, by `reason`: `manual`, `gone`, `failing`.
     DISABLED = Counter "posthaste_endpoints_disabled_total";

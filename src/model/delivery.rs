@@ -29,17 +29,20 @@ pub enum DeliveryState {
     Dead,
     /// Cancelled, or its endpoint was deleted first.
     Cancelled,
+    /// A later message with the same collapse key took its place while it waited.
+    Superseded,
 }
 
 impl DeliveryState {
     /// Those a stopped gateway's deliveries can be in: all but sending.
-    pub const STORED: [Self; 6] = [
+    pub const STORED: [Self; 7] = [
         Self::Pending,
         Self::Retrying,
         Self::Held,
         Self::Delivered,
         Self::Dead,
         Self::Cancelled,
+        Self::Superseded,
     ];
 
     /// The name in the API and in metrics.
@@ -52,6 +55,7 @@ impl DeliveryState {
             Self::Delivered => "delivered",
             Self::Dead => "dead",
             Self::Cancelled => "cancelled",
+            Self::Superseded => "superseded",
         }
     }
 }

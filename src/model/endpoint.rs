@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AppNo, EndpointId, EndpointNo, KeyId, OldSecret, Secret};
 use crate::base::Timestamp;
+use crate::expression::Expression;
 
 /// Where messages go. Every `Option` that is `None` means "as the instance says".
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,6 +31,9 @@ pub struct Endpoint {
     pub event_types: Option<Vec<String>>,
     /// Channels, at least one of which the message must name; `None` = all.
     pub channels: Option<Vec<String>>,
+    /// What the payload must be like; `None` = anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Expression>,
     /// Attempts per second.
     pub throttle_rate: Option<u16>,
     /// Attempts at the same time, 1 to 1000.

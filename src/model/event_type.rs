@@ -21,12 +21,28 @@ pub struct EventType {
     pub group_name: Option<String>,
     /// Flags that a consumer needs to see it.
     pub feature_flags: Option<Vec<String>>,
+    /// What becomes of messages whose payload is not what the newest schema says.
+    #[serde(default)]
+    pub payload_validation: PayloadValidation,
     /// When it was made.
     pub created: Timestamp,
     /// When it was last changed.
     pub updated: Timestamp,
     /// True once expunged; the row stays until it is overwritten.
     pub deleted: bool,
+}
+
+/// Whether payloads are held against the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PayloadValidation {
+    /// They are not looked at.
+    #[default]
+    Off,
+    /// What does not fit is accepted and counted.
+    Warn,
+    /// What does not fit is refused.
+    Reject,
 }
 
 impl EventType {

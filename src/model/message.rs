@@ -40,6 +40,10 @@ pub struct Labels {
     pub tags: Vec<String>,
     /// Messages with the same key keep their order at endpoints with `order: key`.
     pub ordering_key: Option<String>,
+    /// While an earlier message with the same key waits at an endpoint, this one takes its place.
+    pub collapse_key: Option<String>,
+    /// No attempt is made before; the message waits at every endpoint until then.
+    pub deliver_at: Option<Timestamp>,
     /// Hops the message had behind it when it came in ([`crate::policy::hop`]); 0 = none.
     pub hops: u8,
     /// Where it comes from, for messages of a source: provider, integrity, headers, and the body as it
@@ -78,6 +82,16 @@ impl Message {
     /// Its ordering key.
     pub fn ordering_key(&self) -> Option<&str> {
         self.labels.as_ref()?.ordering_key.as_deref()
+    }
+
+    /// Its collapse key.
+    pub fn collapse_key(&self) -> Option<&str> {
+        self.labels.as_ref()?.collapse_key.as_deref()
+    }
+
+    /// No attempt is made before.
+    pub fn deliver_at(&self) -> Option<Timestamp> {
+        self.labels.as_ref()?.deliver_at
     }
 
     /// Whether its payload was taken away on request. A payload is a JSON object, so never empty.

@@ -23,7 +23,7 @@ pub use endpoint::{
     DisablePolicy, DisableReason, Endpoint, Envelope, ExcludePii, HexKey, HexProfile, Order,
     Profile, TenantMark,
 };
-pub use event_type::EventType;
+pub use event_type::{EventType, PayloadValidation};
 pub use ids::{
     AppId, AppNo, AttemptId, AuditId, EndpointId, EndpointNo, KeyId, LaneId, MessageId, Position,
     SourceId, SourceNo, TaskId,

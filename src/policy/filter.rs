@@ -1,14 +1,16 @@
-//! Who wants a message: event types and channels.
+//! Who wants a message: event types, channels, and what its payload is like.
 //!
 //! [`why_not`] is the rule, one endpoint at a time; [`Routes`] is the same rule prepared for one
 //! application, so that a message finds its endpoints without looking at the others. A property test
-//! holds the two together.
+//! holds the two together. Expressions are asked last, of the endpoints that have one:
+//! [`Routes::narrow`], and [`why_not_in_full`] for one endpoint.
 //!
 //! Disabled and paused endpoints match (their deliveries are held), deleted ones do not.
 
 use hashbrown::HashMap;
 
-use crate::model::{Endpoint, EndpointNo};
+use crate::expression::{Expression, Facts, Failure, FailureKind};
+use crate::model::{Endpoint, EndpointNo, Message};
 
 /// Why an endpoint does not get a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,10 +21,14 @@ pub enum Mismatch {
     EventType,
     /// It wants channels, and the message names none of them.
     Channel,
+    /// Its expression says no.
+    Filter,
+    /// Its expression comes to no answer about this payload.
+    Failed(Failure),
 }
 
 /// The first reason why `endpoint` does not get a message of this type on these channels; `None` if
-/// it does. No filter, or an empty one, means all; `*` means all; `invoice.*` means every type that
+/// it does, as far as its expression lets it. No filter, or an empty one, means all; `*` means all; `invoice.*` means every type that
 /// begins with `invoice.`.
 pub fn why_not(endpoint: &Endpoint, event_type: &str, channels: &[String]) -> Option<Mismatch> {
     if endpoint.deleted.is_some() {
@@ -39,6 +45,37 @@ pub fn why_not(endpoint: &Endpoint, event_type: &str, channels: &[String]) -> Op
     None
 }
 
+/// The first reason why `endpoint` does not get this message; `None` if it does.
+pub fn why_not_in_full(endpoint: &Endpoint, facts: &Facts<'_>) -> Option<Mismatch> {
+    if let Some(mismatch) = why_not(endpoint, facts.event_type(), facts.channels()) {
+        return Some(mismatch);
+    }
+    match endpoint.filter.as_ref()?.matches(facts) {
+        Ok(true) => None,
+        Ok(false) => Some(Mismatch::Filter),
+        Err(failure) => Some(Mismatch::Failed(failure)),
+    }
+}
+
+/// What expressions can ask of `message`.
+pub fn facts(message: &Message) -> Facts<'_> {
+    Facts::new(
+        &message.event_type,
+        message.channels(),
+        message.tags(),
+        &message.payload,
+    )
+}
+
+/// What expressions left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Narrowed {
+    /// Endpoints whose expression said no.
+    pub left_out: u32,
+    /// Endpoints whose expression came to no answer, by place in [`FailureKind::ALL`].
+    pub failed: [u32; FailureKind::ALL.len()],
+}
+
 /// The endpoints of one application, prepared for [`Routes::matching`]. Immutable: a changed endpoint
 /// means new routes.
 #[derive(Debug, Default)]
@@ -51,6 +88,8 @@ pub struct Routes {
     prefix: HashMap<Box<str>, Vec<Entry>>,
     /// Sets of channels, named by their place.
     channels: Vec<Box<[String]>>,
+    /// Endpoints with an expression, ascending.
+    filters: Vec<(EndpointNo, Expression)>,
 }
 
 /// An endpoint stands in a list at most once, and in no two lists that one message can reach.
@@ -75,6 +114,7 @@ impl Routes {
             list.sort_unstable_by_key(|entry| entry.no);
             list.shrink_to_fit();
         }
+        routes.filters.sort_unstable_by_key(|(no, _)| *no);
         routes
     }
 
@@ -108,12 +148,45 @@ impl Routes {
         }
     }
 
+    /// Whether any endpoint has an expression.
+    pub const fn has_filters(&self) -> bool {
+        !self.filters.is_empty()
+    }
+
+    /// Takes those out of `found` whose expression does not let the message through.
+    pub fn narrow(&self, facts: &Facts<'_>, found: &mut Vec<EndpointNo>) -> Narrowed {
+        let mut narrowed = Narrowed::default();
+        found.retain(|no| {
+            let Ok(place) = self.filters.binary_search_by_key(no, |(no, _)| *no) else {
+                return true;
+            };
+            let Some((_, filter)) = self.filters.get(place) else {
+                return true;
+            };
+            match filter.matches(facts) {
+                Ok(true) => return true,
+                Ok(false) => narrowed.left_out += 1,
+                Err(failure) => {
+                    let kinds = narrowed.failed.iter_mut().zip(FailureKind::ALL);
+                    for (count, kind) in kinds {
+                        *count += u32::from(kind == failure.kind);
+                    }
+                }
+            }
+            false
+        });
+        narrowed
+    }
+
     /// True if no message can match.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty() && self.exact.is_empty() && self.prefix.is_empty()
     }
 
     fn add(&mut self, no: EndpointNo, endpoint: &Endpoint) {
+        if let Some(filter) = &endpoint.filter {
+            self.filters.push((no, filter.clone()));
+        }
         let entry = Entry {
             no,
             channels: self.channel_set(filter(endpoint.channels.as_ref())),
@@ -225,6 +298,7 @@ mod tests {
             paused: false,
             event_types: types.map(strings),
             channels: channels.map(strings),
+            filter: None,
             throttle_rate: None,
             max_concurrency: None,
             timeout_ms: None,
@@ -293,6 +367,40 @@ mod tests {
         let routes = Routes::build([(EndpointNo(4), &endpoint)]);
         routes.matching("a", &[], &mut found);
         assert!(found.is_empty() && routes.is_empty());
+    }
+
+    #[test]
+    fn expressions_narrow_what_types_and_channels_found() {
+        let filter = |text: &str| {
+            let mut made = endpoint(None, None);
+            made.filter = Some(Expression::parse(text).unwrap());
+            made
+        };
+        let endpoints = [
+            endpoint(None, None),
+            filter("payload.n > 1"),
+            filter("payload.n > 5"),
+            filter("payload.other > 1"),
+            filter("eventType == 'a' || payload.n == 9"),
+        ];
+        let numbered = (0..).map(EndpointNo).zip(&endpoints);
+        let routes = Routes::build(numbered.clone().collect::<Vec<_>>().into_iter().rev());
+        let mut found = Vec::new();
+        for (payload, want, left_out, failed) in [
+            (&br#"{"n": 3}"#[..], &[0, 1, 4][..], 1, [1, 0, 0, 0, 0]),
+            (br#"{"n": 9, "other": 2}"#, &[0, 1, 2, 3, 4], 0, [0; 5]),
+            (b"", &[0, 4], 0, [0, 0, 0, 3, 0]),
+        ] {
+            let facts = Facts::new("a", &[], &[], payload);
+            routes.matching("a", &[], &mut found);
+            let narrowed = routes.narrow(&facts, &mut found);
+            assert_eq!(narrowed, Narrowed { left_out, failed });
+            assert_eq!(found.iter().map(|no| no.0).collect::<Vec<_>>(), want);
+            for (no, endpoint) in numbered.clone() {
+                let says = why_not_in_full(endpoint, &facts).is_none();
+                assert_eq!(says, found.contains(&no), "{no:?}");
+            }
+        }
     }
 
     fn patterns() -> impl Strategy<Value = Option<Vec<&'static str>>> {

@@ -21,5 +21,7 @@ pub mod outcome;
 pub mod own;
 pub mod quota;
 pub mod retry;
+pub mod schema;
 pub mod sign;
 pub mod target;
+pub mod watermark;

@@ -14,10 +14,12 @@ use tracing::{error, info, warn};
 use super::core::{Announcement, AttemptReport};
 use crate::base::{Clock, Timestamp};
 use crate::directory::{Directory, Snapshot};
+use crate::expression::Facts;
 use crate::lane::{self, Lane};
 use crate::model::{
     AppNo, ContentType, DisableReason, Endpoint, EndpointNo, Message, Position, SourceNo,
 };
+use crate::policy::watermark::{Level, Room};
 use crate::store::{Accept, AcceptedLoss};
 
 /// Uid of the application that operational events belong to.
@@ -30,6 +32,7 @@ enum Errand {
     Loss(AcceptedLoss),
     Source(SourceNo, &'static str, u64),
     Quota(AppNo, u64, Timestamp),
+    Watermark(Level, Room),
 }
 
 /// Hands announcements over without waiting.
@@ -43,6 +46,19 @@ pub struct Announcer {
 /// Tells of sources that fail. Does not keep the teller running: that ends with the scheduler.
 #[derive(Clone)]
 pub struct SourceNews(mpsc::WeakSender<Errand>);
+
+/// Tells of the room on the disk. Does not keep the teller running.
+#[derive(Clone)]
+pub struct StoreNews(mpsc::WeakSender<Errand>);
+
+impl StoreNews {
+    /// Tells of a level that was reached or left.
+    pub fn watermark(&self, level: Level, room: Room) {
+        if let Some(errands) = self.0.upgrade() {
+            Announcer { errands }.hand(Errand::Watermark(level, room));
+        }
+    }
+}
 
 impl SourceNews {
     /// Tells of a source that has refused so many requests in a row, the last of them for `reason`.
@@ -112,6 +128,11 @@ impl Announcer {
         QuotaNews(self.errands.downgrade())
     }
 
+    /// For whoever knows of the room on the disk.
+    pub fn store_news(&self) -> StoreNews {
+        StoreNews(self.errands.downgrade())
+    }
+
     fn hand(&self, errand: Errand) {
         match self.errands.try_send(errand) {
             Ok(()) => {}
@@ -137,6 +158,7 @@ impl Teller {
                     self.source(source, reason, in_a_row).await;
                 }
                 Errand::Quota(app, limit, until) => self.quota(app, limit, until).await,
+                Errand::Watermark(level, room) => self.watermark(level, room).await,
             }
         }
     }
@@ -226,6 +248,18 @@ impl Teller {
         self.tell("quota.reached", data).await;
     }
 
+    /// Dropped while messages are refused at a disk that is full: the log and the metric say it then.
+    async fn watermark(&self, level: Level, room: Room) {
+        let mut data = json!({
+            "level": level.name(), "usedBytes": room.used, "freeBytes": room.free,
+            "reserveBytes": room.reserve,
+        });
+        if room.budget > 0 {
+            put(&mut data, "budgetBytes", json!(room.budget));
+        }
+        self.tell("store.watermark", data).await;
+    }
+
     async fn publish(&self, announcement: &Announcement) {
         let snapshot = self.directory.snapshot();
         let operator = snapshot.app(OPERATOR).map(|entry| entry.app.no);
@@ -249,6 +283,8 @@ impl Teller {
         let payload = json!({ "type": kind, "data": data }).to_string();
         let mut targets = Vec::new();
         operator.routes().matching(kind, &[], &mut targets);
+        let facts = Facts::new(kind, &[], &[], payload.as_bytes());
+        operator.routes().narrow(&facts, &mut targets);
         let bytes = u64::try_from(payload.len()).unwrap_or(u64::MAX);
         let deliveries = u64::try_from(targets.len()).unwrap_or(u64::MAX);
         let message = Message {

@@ -5,6 +5,8 @@
 //! later, when its endpoint is switched off, or when it waited [`Settings::spill_after`]: so memory
 //! never grows with the backlog and the checkpoint always moves.
 //!
+//! A message with a time of delivery is put off when its turn has come (`finish`, ADR 0342).
+//!
 //! Fairness: applications take turns, and within one its endpoints; no application may have more
 //! than twice as many attempts under way as there are free slots. Order, where asked for: see [`order`].
 //!
@@ -15,6 +17,7 @@
 
 mod cancel;
 mod clock;
+mod collapse;
 mod finish;
 mod open;
 mod order;
@@ -25,7 +28,7 @@ mod slot;
 mod unapplied;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -137,6 +140,8 @@ pub enum Input {
         rows: Vec<(Parked, Option<Arc<Message>>)>,
         /// There may be more behind the last one.
         more: bool,
+        /// Those of the messages that a later one replaces, each with the newest such one.
+        superseded: BTreeMap<Position, Position>,
         /// When they were read: what has become due since has no message yet.
         at: Timestamp,
     },
@@ -233,6 +238,8 @@ pub enum Ending {
     Dead,
     /// Cancelled, or the endpoint is gone.
     Cancelled,
+    /// A later message took its place.
+    Superseded,
     /// A finished delivery is open again (resend, recover): the opposite of an end.
     Reopened,
 }
@@ -402,8 +409,9 @@ impl Core {
                 read,
                 rows,
                 more,
+                superseded,
                 at,
-            } => self.take_page((now, at), read, rows, more, out),
+            } => self.take_page((now, at), read, (rows, superseded), more, out),
             Input::Applied(number) => self.unapplied.applied(number),
             Input::Tick => self.tick(now),
             Input::Retry { deliveries, fresh } => self.retry(now, deliveries, fresh, out),
@@ -446,6 +454,7 @@ impl Core {
             + self.settlement.park.len()
             + self.settlement.unpark.len()
             + self.settlement.cancelled.len()
+            + self.settlement.superseded.len()
             + self.dirty.len()
     }
 

@@ -371,6 +371,7 @@ impl<A: Attempts> Driver<A> {
             Ending::Delivered => DeliveryState::Delivered,
             Ending::Dead => DeliveryState::Dead,
             Ending::Cancelled => DeliveryState::Cancelled,
+            Ending::Superseded => DeliveryState::Superseded,
             Ending::Reopened => return,
         };
         if let Some(finished) = self.metrics.finished(state) {

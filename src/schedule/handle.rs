@@ -98,6 +98,8 @@ pub struct DeliveryView {
     pub state: DeliveryState,
     /// When the next attempt is due, while it is retrying.
     pub next_attempt: Option<Timestamp>,
+    /// The message that took its place, if it is superseded and that one is still there.
+    pub superseded_by: Option<MessageId>,
     /// Its attempts, oldest first.
     pub attempts: Vec<Attempt>,
 }
@@ -265,7 +267,7 @@ impl Handle {
             Some(_) => None,
             None => find_row(self.reader.as_ref(), delivery, last, by_key)?,
         };
-        let mut next_attempt = None;
+        let (mut next_attempt, mut superseded_by) = (None, None);
         let state = match (live, row, last) {
             (Some(live), _, _) => live,
             // Rows of a deleted endpoint are only waiting to be taken out.
@@ -279,7 +281,16 @@ impl Handle {
                 }
             }
             (None, _, Some(Verdict::Delivered)) => DeliveryState::Delivered,
-            (None, _, _) if self.reader.is_cancelled(delivery)? => DeliveryState::Cancelled,
+            (None, _, _) if self.reader.is_cancelled(delivery)? => {
+                superseded_by = match self.reader.superseded_by(delivery)? {
+                    Some(by) => Some(self.reader.message(by)?.map(|message| message.id())),
+                    None => None,
+                };
+                match superseded_by {
+                    Some(_) => DeliveryState::Superseded,
+                    None => DeliveryState::Cancelled,
+                }
+            }
             (None, _, Some(Verdict::Dead(_))) => DeliveryState::Dead,
             (None, _, _) if gone => DeliveryState::Cancelled,
             // Between memory and store: its settlement is being written at this moment.
@@ -298,6 +309,7 @@ impl Handle {
             endpoint: delivery.endpoint,
             state,
             next_attempt,
+            superseded_by: superseded_by.flatten(),
             attempts,
         })
     }

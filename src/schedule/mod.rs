@@ -19,7 +19,7 @@ mod recover;
 mod under_way;
 mod walks;
 
-pub use announce::{Announcer, OPERATOR, QuotaNews, SourceNews, Teller};
+pub use announce::{Announcer, OPERATOR, QuotaNews, SourceNews, StoreNews, Teller};
 pub use driver::{Attempts, Driver, Exchange, Inbox, Parts};
 pub use handle::{DeliveryView, Error, Handle, Open, Request, Status, UnderWay};
 pub use pages::{find_row, read_page};

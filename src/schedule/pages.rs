@@ -1,12 +1,13 @@
 //! Pages of parked rows, with the messages of those that are due. Blocks on the store.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tracing::error;
 
 use super::core::{Input, Kind, Read};
 use crate::base::{Timestamp, broken};
-use crate::model::{Delivery, Message, Parked, ParkedKey, Position, Verdict};
+use crate::model::{Delivery, EndpointNo, Message, Parked, ParkedKey, Position, Verdict};
 use crate::policy::retry;
 use crate::store::{self, Reader};
 
@@ -30,6 +31,7 @@ pub fn read_page(reader: &dyn Reader, read: Read, now: Timestamp) -> Input {
                 read,
                 rows: Vec::new(),
                 more: true,
+                superseded: BTreeMap::new(),
                 at: now,
             };
         }
@@ -39,13 +41,21 @@ pub fn read_page(reader: &dyn Reader, read: Read, now: Timestamp) -> Input {
         forget_one(reader, &mut rows);
     }
     let mut page = Vec::with_capacity(rows.len());
+    let mut superseded = BTreeMap::new();
     for row in rows {
         if read.walk {
             page.push((row, None));
             continue;
         }
-        match message_of(reader, &row, now) {
-            Ok(message) => page.push((row, message)),
+        let found = message_of(reader, &row, now).and_then(|message| {
+            let by = message.as_ref().map(|m| replaced(reader, &row, m));
+            Ok((message, by.transpose()?.flatten()))
+        });
+        match found {
+            Ok((message, by)) => {
+                superseded.extend(by.map(|by| (row.key.at, by)));
+                page.push((row, message));
+            }
             Err(cause) => {
                 error!(%cause, "a page of parked deliveries is cut short; the rest is read again");
                 more = true;
@@ -57,6 +67,7 @@ pub fn read_page(reader: &dyn Reader, read: Read, now: Timestamp) -> Input {
         read,
         rows: page,
         more,
+        superseded,
         at: now,
     }
 }
@@ -92,8 +103,21 @@ fn message_of(
     }
 }
 
+/// The later message that takes the place of this one.
+fn replaced(
+    reader: &dyn Reader,
+    row: &Parked,
+    message: &Message,
+) -> Result<Option<Position>, store::Error> {
+    let Some(key) = message.collapse_key() else {
+        return Ok(None);
+    };
+    let newest = reader.newest(message.app, row.key.endpoint, key)?;
+    Ok(newest.filter(|newest| *newest > message.at))
+}
+
 /// The row of a delivery that is parked. It stands in the backlog, or under the due time of its last
-/// verdict; with `order: key` also under the due time of the delivery it waits behind.
+/// verdict (before the first one, of its message); with `order: key` also under the due time of the delivery it waits behind.
 pub fn find_row(
     reader: &dyn Reader,
     delivery: Delivery,
@@ -105,20 +129,46 @@ pub fn find_row(
         Some(Verdict::Delivered | Verdict::Dead(_)) | None => None,
     };
     for due in [Some(Timestamp::ZERO), due].into_iter().flatten() {
-        let key = ParkedKey {
-            endpoint: delivery.endpoint,
-            due,
-            at: delivery.at,
-        };
-        if let Some(row) = reader.parked_row(key)? {
+        if let Some(row) = row_at(reader, delivery, due)? {
             return Ok(Some(row));
         }
+    }
+    if last.is_none()
+        && let Some(message) = reader.message(delivery.at)?
+        && let Some(row) = put_off(reader, &message, delivery.endpoint)?
+    {
+        return Ok(Some(row));
     }
     if by_key {
         waiting_row(reader, delivery)
     } else {
         Ok(None)
     }
+}
+
+/// The row of a message that waits for the time its sender named.
+pub(super) fn put_off(
+    reader: &dyn Reader,
+    message: &Message,
+    endpoint: EndpointNo,
+) -> Result<Option<Parked>, store::Error> {
+    let at = message.at;
+    match message.deliver_at() {
+        Some(due) => row_at(reader, Delivery { at, endpoint }, due),
+        None => Ok(None),
+    }
+}
+
+fn row_at(
+    reader: &dyn Reader,
+    delivery: Delivery,
+    due: Timestamp,
+) -> Result<Option<Parked>, store::Error> {
+    reader.parked_row(ParkedKey {
+        endpoint: delivery.endpoint,
+        due,
+        at: delivery.at,
+    })
 }
 
 /// The row of a delivery among those that wait for a time, whatever time that is. Reads through them,

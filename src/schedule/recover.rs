@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info};
 
 use super::core::{Core, Input};
-use super::pages::waiting_row;
+use super::pages::{put_off, waiting_row};
 use super::plan;
 use crate::base::Timestamp;
 use crate::config;
@@ -152,6 +152,7 @@ pub fn open_deliveries(
         };
         let settled = attempts.iter().any(|attempt| attempt.endpoint == endpoint)
             || reader.parked_row(backlog)?.is_some()
+            || put_off(reader, message, endpoint)?.is_some()
             || reader.is_cancelled(Delivery { at, endpoint })?
             || (by_key(endpoint) && waiting_row(reader, Delivery { at, endpoint })?.is_some());
         if !settled {

@@ -50,6 +50,12 @@ pub enum Error {
     },
 }
 
+/// The name under which the newest message of a collapse key is kept, beside event ids. None of those has
+/// a NUL in it.
+fn collapse_id(endpoint: EndpointNo, collapse_key: &str) -> String {
+    format!("\0{}\0{collapse_key}", endpoint.0)
+}
+
 /// The answer to a configuration change made against another revision.
 fn stale(expected: u64, found: u64) -> Error {
     Error::NotApplied(format!(
@@ -144,6 +150,8 @@ pub struct Settlement {
     pub park: Vec<Parked>,
     /// Deliveries cancelled before they were finished.
     pub cancelled: Vec<Delivery>,
+    /// Deliveries that ended because a later message took their place, each with that message.
+    pub superseded: Vec<(Delivery, Position)>,
     /// New state of endpoints.
     pub states: Vec<(EndpointNo, EndpointState)>,
     /// Per lane: every delivery up to this sequence number is settled or parked. Never goes back.
@@ -157,6 +165,7 @@ impl Settlement {
             && self.unpark.is_empty()
             && self.park.is_empty()
             && self.cancelled.is_empty()
+            && self.superseded.is_empty()
             && self.states.is_empty()
             && self.checkpoint.is_empty()
     }
@@ -224,7 +233,8 @@ pub trait Writer: Send {
     /// The lane this writer appends to; opened with it, never used before.
     fn lane(&self) -> LaneId;
 
-    /// Appends messages, their list entries, event ids and idempotency records in ONE atomic commit.
+    /// Appends messages, their list entries, event ids, collapse keys and idempotency records in ONE
+    /// atomic commit.
     /// Gives each message the next dense sequence number (sets `message.at`). `Ok` = on stable
     /// storage, together with every earlier `settle` of this writer. On error nothing may be
     /// acknowledged; `at` is meaningless then.
@@ -349,10 +359,23 @@ pub trait Reader: Send + Sync {
     /// Attempts of a message, by endpoint and number; of one endpoint if it is named.
     fn attempts(&self, at: Position, endpoint: Option<EndpointNo>) -> Result<Vec<Attempt>, Error>;
 
-    /// Whether the delivery was cancelled.
+    /// Whether the delivery was cancelled or superseded.
     fn is_cancelled(&self, delivery: Delivery) -> Result<bool, Error>;
 
-    /// How many deliveries of an endpoint were cancelled, of messages at `range` (both ends
+    /// The later message that took the delivery's place, if it ended so.
+    fn superseded_by(&self, delivery: Delivery) -> Result<Option<Position>, Error>;
+
+    /// The newest message with this collapse key for this endpoint, while it is retained.
+    fn newest(
+        &self,
+        app: AppNo,
+        endpoint: EndpointNo,
+        collapse_key: &str,
+    ) -> Result<Option<Position>, Error> {
+        self.by_event_id(app, &collapse_id(endpoint, collapse_key))
+    }
+
+    /// How many deliveries of an endpoint were cancelled or superseded, of messages at `range` (both ends
     /// included); `None` if more than `budget` records would have to be looked at.
     fn cancelled(
         &self,

@@ -27,7 +27,9 @@ use crate::model::{AppNo, Endpoint, EndpointId, EndpointNo, Secret, TenantMark};
 
 pub(super) use shown::Out;
 use wanted::{Extra, Wanted};
-pub(super) use wanted::{effective, exclude_pii, exclude_pii_as_sent};
+pub(super) use wanted::{
+    effective, exclude_pii, exclude_pii_as_sent, expression, moved, target_kind,
+};
 
 /// Endpoints of one application at most (`reliability.md` 3).
 const MAX_ENDPOINTS: usize = 10_000;

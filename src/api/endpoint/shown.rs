@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::wanted::{exclude_pii_as_sent, policy_as_sent};
 use crate::base::Timestamp;
+use crate::expression::Expression;
 use crate::model::{DisableReason, Endpoint, EndpointId, Envelope, Order, Profile};
 
 /// EndpointOut of `api.md` 4 and 6; the names of SDK 1.x stand beside the new ones.
@@ -29,6 +30,8 @@ pub(in crate::api) struct Out<'a> {
     filter_types: Option<&'a [String]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     channels: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filter: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     throttle_rate: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,6 +69,7 @@ impl<'a> Out<'a> {
             event_types,
             filter_types: event_types,
             channels: endpoint.channels.as_deref(),
+            filter: endpoint.filter.as_ref().map(Expression::source),
             throttle_rate: endpoint.throttle_rate,
             rate_limit: endpoint.throttle_rate,
             version: 1,

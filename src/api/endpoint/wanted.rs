@@ -12,6 +12,7 @@ use super::headers;
 use crate::api::ApiState;
 use crate::api::error::Problem;
 use crate::base::{Id20, Timestamp};
+use crate::expression::{self, Expression};
 use crate::ingest::fields::{self, Fields, Given, Wrong, sized, whole};
 use crate::ingest::{Item, ItemKind};
 use crate::model::{
@@ -38,6 +39,7 @@ pub(super) struct Wanted {
     disabled: bool,
     event_types: Option<Vec<String>>,
     channels: Option<Vec<String>>,
+    filter: Option<Expression>,
     throttle_rate: Option<u16>,
     metadata: BTreeMap<String, String>,
     signature: Option<Profile>,
@@ -60,6 +62,7 @@ impl Wanted {
         let disabled = fields.flag("disabled").value();
         let types = fields.set("eventTypes", 0..=MAX_EVENT_TYPES, fields::event_filter);
         let channels = fields.set("channels", 1..=10, fields::channel).value();
+        let filter = fields.read("filter", expression).value();
         let rate = fields.number("throttleRate", 1..=65_535).value();
         let metadata = fields.metadata();
         let signature = fields
@@ -90,6 +93,7 @@ impl Wanted {
             disabled: disabled.unwrap_or(false),
             event_types: types.value().filter(|types| !types.is_empty()),
             channels,
+            filter,
             throttle_rate: rate.and_then(u16_of),
             metadata,
             signature,
@@ -126,6 +130,7 @@ impl Wanted {
         };
         endpoint.event_types = self.event_types;
         endpoint.channels = self.channels;
+        endpoint.filter = self.filter;
         endpoint.throttle_rate = self.throttle_rate;
         endpoint.metadata = self.metadata;
         endpoint.signature = self.signature;
@@ -214,6 +219,7 @@ pub(super) fn blank(app: AppNo, no: EndpointNo, now: Timestamp) -> Endpoint {
         paused: false,
         event_types: None,
         channels: None,
+        filter: None,
         throttle_rate: None,
         max_concurrency: None,
         timeout_ms: None,
@@ -244,6 +250,7 @@ pub(super) fn as_sent(endpoint: &Endpoint) -> Value {
         "disabled": endpoint.disabled.is_some(),
         "eventTypes": endpoint.event_types,
         "channels": endpoint.channels,
+        "filter": endpoint.filter.as_ref().map(Expression::source),
         "throttleRate": endpoint.throttle_rate,
         "metadata": endpoint.metadata,
         "signature": endpoint.signature,
@@ -258,14 +265,28 @@ pub(super) fn as_sent(endpoint: &Endpoint) -> Value {
 }
 
 fn bad_url(bad: &BadTarget) -> Problem {
-    let kind = match bad {
+    Item::body("url", target_kind(bad), bad.to_string()).into()
+}
+
+/// The kind of mistake in a URL.
+pub(in crate::api) const fn target_kind(bad: &BadTarget) -> ItemKind {
+    match bad {
         BadTarget::HttpsRequired => ItemKind::HttpsRequired,
         BadTarget::Blocked(_) | BadTarget::Own => ItemKind::BlockedAddress,
         BadTarget::Syntax(_) | BadTarget::Scheme | BadTarget::Credentials | BadTarget::Port(_) => {
             ItemKind::ValueError
         }
-    };
-    Item::body("url", kind, bad.to_string()).into()
+    }
+}
+
+/// An endpoint as it would be at another URL: without the headers that are credentials for its own.
+pub(in crate::api) fn moved(endpoint: &Endpoint, url: String) -> Endpoint {
+    let mut moved = endpoint.clone();
+    if !same_origin(&url, &endpoint.url) {
+        headers::forget_sensitive(&mut moved);
+    }
+    moved.url = url;
+    moved
 }
 
 fn same_origin(a: &str, b: &str) -> bool {
@@ -278,6 +299,20 @@ fn same_origin(a: &str, b: &str) -> bool {
 fn one_of<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Wrong> {
     serde_json::from_value(value)
         .map_err(|error| (ItemKind::ValueError, Cow::Owned(error.to_string())))
+}
+
+/// A payload filter, compiled.
+pub(in crate::api) fn expression(value: Value) -> Result<Expression, Wrong> {
+    let Value::String(source) = value else {
+        let msg = "a string is wanted: an expression such as `payload.amount > 100`";
+        return Err((ItemKind::TypeError, Cow::Borrowed(msg)));
+    };
+    if source.len() > expression::MAX_LENGTH {
+        let msg = format!("at most {} bytes", expression::MAX_LENGTH);
+        return Err((ItemKind::Limit, Cow::Owned(msg)));
+    }
+    let parsed = Expression::parse(&source);
+    parsed.map_err(|mistake| (ItemKind::ValueError, Cow::Owned(mistake.to_string())))
 }
 
 fn profile(value: Value, state: &ApiState) -> Result<Profile, Wrong> {

@@ -104,7 +104,10 @@ fn answered(status: Option<u16>) -> Option<u16> {
 const fn word(state: DeliveryState) -> &'static str {
     match state {
         DeliveryState::Delivered => "delivered",
-        DeliveryState::Retrying | DeliveryState::Dead | DeliveryState::Cancelled => "failed",
+        DeliveryState::Retrying
+        | DeliveryState::Dead
+        | DeliveryState::Cancelled
+        | DeliveryState::Superseded => "failed",
         DeliveryState::Pending | DeliveryState::Sending | DeliveryState::Held => "pending",
     }
 }

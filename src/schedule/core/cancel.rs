@@ -229,7 +229,7 @@ impl Core {
             if live.sending {
                 return false;
             }
-            self.forget(delivery, out);
+            self.forget(delivery, None, out);
             return true;
         }
         let Some(slot) = self.slots.get(&key.endpoint) else {

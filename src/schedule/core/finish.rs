@@ -89,6 +89,7 @@ impl Core {
                 self.settlement.cancelled.push(delivery);
                 Ending::Cancelled
             }
+            Verdict::RetryAt(_) if self.ends_replaced(live, delivery) => Ending::Superseded,
             Verdict::RetryAt(due) => {
                 let course = Course {
                     attempts: attempt.no,
@@ -114,6 +115,30 @@ impl Core {
             ))));
         }
         out.push(Command::Ended(app, bytes.into(), ending));
+    }
+
+    /// A delivery whose turn has come waits for the time its sender named, as one that failed waits for
+    /// its next attempt: so where order is kept, what comes later waits behind it.
+    pub(super) fn put_off(&mut self, delivery: Delivery, due: Timestamp) {
+        let Some(live) = self.live.remove(&delivery) else {
+            return;
+        };
+        let bytes = length(&live.message);
+        self.bytes = self.bytes.saturating_sub(bytes.into());
+        if is_retry(live.row)
+            && let Some(slot) = self.slots.get_mut(&delivery.endpoint)
+        {
+            slot.retries_in_hand = slot.retries_in_hand.saturating_sub(1);
+        }
+        match live.row {
+            Some(key) => self.unpark(key, bytes),
+            None => self.close(delivery.at),
+        }
+        let behind = self.block_key(delivery, live.order_key, due);
+        self.park(row(delivery, due, live.course, bytes, live.order_key));
+        for at in behind {
+            self.move_behind(Delivery { at, ..delivery }, due);
+        }
     }
 
     fn block_key(&mut self, of: Delivery, key: u64, due: Timestamp) -> BTreeSet<Position> {

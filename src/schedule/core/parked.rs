@@ -1,6 +1,6 @@
 //! Into the store and back: parking, pages of rows, and what waited too long.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,12 @@ use crate::model::{
     Delivery, EndpointNo, Message, Order, ParkReason, Parked, ParkedKey, Position, Trigger,
 };
 use crate::policy::retry;
+
+/// Rows as they were read, and those whose messages are superseded.
+type Rows = (
+    Vec<(Parked, Option<Arc<Message>>)>,
+    BTreeMap<Position, Position>,
+);
 
 /// A page for which there was no room is read again after this.
 pub(super) const HOLD: Duration = Duration::from_millis(50);
@@ -57,12 +63,20 @@ impl Core {
             return; // handed over twice: the first one stands
         }
         let order_key = slot.order_key(message);
+        // What was open when the last run ended may be superseded by what is settled since: rows are
+        // held against the store when they are read.
+        let unsure = recovered && message.collapse_key().is_some();
         let ordered = slot.plan.order != Order::None;
         let stays = (room || slot.has_floor())
             && slot.plan.sending
+            && !unsure
             && !slot.throttle.is_open()
             && slot.queue.len() < max_queue
             && !(ordered && (recovered || slot.backlog.due.is_some()));
+        self.collapse(message, endpoint, out);
+        let Some(slot) = self.slots.get_mut(&endpoint) else {
+            return;
+        };
         let course = Course {
             attempts: 0,
             base: 0,
@@ -189,7 +203,7 @@ impl Core {
         &mut self,
         times: (Timestamp, Timestamp),
         read: Read,
-        rows: Vec<(Parked, Option<Arc<Message>>)>,
+        rows: Rows,
         more: bool,
         out: &mut Vec<Command>,
     ) {
@@ -201,7 +215,7 @@ impl Core {
         &mut self,
         (now, at): (Timestamp, Timestamp),
         read: Read,
-        rows: Vec<(Parked, Option<Arc<Message>>)>,
+        (rows, superseded): Rows,
         more: bool,
         out: &mut Vec<Command>,
     ) {
@@ -232,7 +246,8 @@ impl Core {
                 (next, again) = (Some(key.due), true);
                 break;
             }
-            if !self.claim(now, &parked, message.as_ref(), out) {
+            let by = superseded.get(&key.at).copied();
+            if !self.claim(now, &parked, (message.as_ref(), by), out) {
                 next = Some(key.due);
                 break;
             }
@@ -252,12 +267,11 @@ impl Core {
         self.wake(read.endpoint);
     }
 
-    /// Takes one row into memory; false = there is no room for it now.
-    fn claim(
+    /// Whether a row needs no place in memory: it is in hand, or comes to its end here.
+    fn is_dealt_with(
         &mut self,
-        now: Timestamp,
         parked: &Parked,
-        message: Option<&Arc<Message>>,
+        (message, by): (Option<&Arc<Message>>, Option<Position>),
         out: &mut Vec<Command>,
     ) -> bool {
         let key = parked.key;
@@ -280,6 +294,26 @@ impl Core {
         if self.is_cancelled_row(parked, out) {
             return true;
         }
+        let by = by.or_else(|| message.and_then(|m| self.replaced(m, key.endpoint)));
+        let Some(by) = by.filter(|_| parked.trigger == Trigger::Scheduled) else {
+            return false;
+        };
+        self.end_row(parked, by, out);
+        true
+    }
+
+    /// Takes one row into memory; false = there is no room for it now.
+    fn claim(
+        &mut self,
+        now: Timestamp,
+        parked: &Parked,
+        (message, by): (Option<&Arc<Message>>, Option<Position>),
+        out: &mut Vec<Command>,
+    ) -> bool {
+        if self.is_dealt_with(parked, (message, by), out) {
+            return true;
+        }
+        let key = parked.key;
         let room = self.has_room();
         let Some(slot) = self.slots.get_mut(&key.endpoint) else {
             return true;
@@ -294,9 +328,18 @@ impl Core {
             return false;
         }
         let Some(message) = message else {
-            // Expired or corrupt: it can never be delivered, and a corrupt record is never signed.
+            // Expired or corrupt: it can never be delivered, and a corrupt record is never signed. What
+            // waits behind it in its key goes on.
+            if kind_of(key) != Kind::Backlog
+                && let Some(keys) = slot.keys.as_mut()
+            {
+                keys.claimed(parked.order_key, key.at);
+            }
             self.unpark(key, parked.bytes);
-            self.settlement.cancelled.push(delivery);
+            self.settlement.cancelled.push(Delivery {
+                at: key.at,
+                endpoint: key.endpoint,
+            });
             out.push(Command::Ended(app, parked.bytes.into(), Ending::Cancelled));
             return true;
         };
@@ -325,6 +368,7 @@ impl Core {
             row: Some(key),
             order_key: parked.order_key,
         };
+        self.collapse(message, key.endpoint, out);
         self.enter(now, message, key.endpoint, waiting);
         true
     }

@@ -140,7 +140,8 @@ impl Core {
         }
     }
 
-    /// Starts the first delivery of the queue; false = there was none, or it must wait.
+    /// Starts the first delivery of the queue, or puts it off to its time; false = there was none, or it
+    /// must wait.
     fn start_next(&mut self, now: Timestamp, endpoint: EndpointNo, out: &mut Vec<Command>) -> bool {
         let Some(slot) = self.slots.get_mut(&endpoint) else {
             return false;
@@ -154,6 +155,10 @@ impl Core {
             };
             if live.sending {
                 continue;
+            }
+            if let Some(due) = live.put_off(now) {
+                self.put_off(Delivery { at, endpoint }, due);
+                return true;
             }
             live.sending = true;
             live.started = now;

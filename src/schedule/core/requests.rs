@@ -5,7 +5,7 @@ use super::slot::Slot;
 use super::{Announcement, Command, Core, Course, Ending, Kind, Plan, Stored};
 use crate::base::Timestamp;
 use crate::model::{
-    Delivery, DisableReason, EndpointNo, EndpointState, Order, Parked, ParkedKey, Trigger,
+    Delivery, DisableReason, EndpointNo, EndpointState, Order, Parked, ParkedKey, Position, Trigger,
 };
 use crate::policy::health;
 
@@ -153,7 +153,7 @@ impl Core {
                     live.cancelled = true; // the attempt under way may still succeed
                     continue;
                 }
-                self.forget(delivery, out);
+                self.forget(delivery, None, out);
                 continue;
             }
             let Some(row) = stored.row else { continue };
@@ -167,8 +167,13 @@ impl Core {
         }
     }
 
-    /// A delivery that waits in memory is cancelled.
-    pub(super) fn forget(&mut self, delivery: Delivery, out: &mut Vec<Command>) {
+    /// A delivery that waits in memory is cancelled, or superseded `by` a later message.
+    pub(super) fn forget(
+        &mut self,
+        delivery: Delivery,
+        by: Option<Position>,
+        out: &mut Vec<Command>,
+    ) {
         let Some(live) = self.live.remove(&delivery) else {
             return;
         };
@@ -178,7 +183,16 @@ impl Core {
             Some(key) => self.unpark(key, bytes),
             None => self.close(delivery.at),
         }
-        self.settlement.cancelled.push(delivery);
+        let ending = match by {
+            Some(by) => {
+                self.settlement.superseded.push((delivery, by));
+                Ending::Superseded
+            }
+            None => {
+                self.settlement.cancelled.push(delivery);
+                Ending::Cancelled
+            }
+        };
         if let Some(slot) = self.slots.get_mut(&delivery.endpoint) {
             slot.retries_in_hand -=
                 usize::from(super::parked::is_retry(live.row)).min(slot.retries_in_hand);
@@ -190,11 +204,7 @@ impl Core {
                 slot.queue.push_back(next);
             }
         }
-        out.push(Command::Ended(
-            live.message.app,
-            bytes.into(),
-            Ending::Cancelled,
-        ));
+        out.push(Command::Ended(live.message.app, bytes.into(), ending));
     }
 }
 
@@ -212,7 +222,7 @@ impl Slot {
         }
         for (kind, due) in [(Kind::Backlog, 0), (Kind::Retry, 1)] {
             let due = Timestamp::from_millis(due);
-            let at = crate::model::Position::START;
+            let at = Position::START;
             let endpoint = self.plan.endpoint;
             self.head(kind).note(ParkedKey { endpoint, due, at });
         }

@@ -4,11 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::base::Timestamp;
-use crate::model::{EndpointState, Health, Message, ParkedKey, Position};
+use crate::model::{EndpointState, Health, Message, ParkedKey, Position, Trigger};
 use crate::policy::limit::Throttle;
+use crate::policy::retry;
 
 use super::cancel::Walk;
 use super::clock::Strays;
+use super::collapse::Newest;
 use super::order::Keys;
 use super::{Course, Kind, Plan};
 
@@ -33,6 +35,18 @@ pub(super) struct Live {
     pub(super) cancelled: bool,
 }
 
+impl Live {
+    /// Until when it must wait for its first attempt, if its sender said so: not once it has waited so
+    /// long (what waited behind another of its key has not), and not if somebody wants it tried now.
+    pub(super) fn put_off(&self, now: Timestamp) -> Option<Timestamp> {
+        let due = self.message.deliver_at()?;
+        let is_fresh = self.attempts == 0 && self.course.trigger == Trigger::Scheduled;
+        let has_waited = self.row.is_some_and(|row| row.due >= due);
+        let waits = is_fresh && !has_waited && !retry::is_due(due, now);
+        waits.then_some(due)
+    }
+}
+
 /// One endpoint.
 pub(super) struct Slot {
     pub(super) plan: Plan,
@@ -49,6 +63,8 @@ pub(super) struct Slot {
     pub(super) walk: Option<Box<Walk>>,
     /// Rows that are due too late.
     pub(super) strays: Strays,
+    /// Present once a message with a collapse key came.
+    pub(super) newest: Option<Box<Newest>>,
     /// Present at endpoints with `order: key`.
     pub(super) keys: Option<Box<Keys>>,
     pub(super) parked: u64,
@@ -127,6 +143,7 @@ impl Slot {
             retry: Head::default(),
             walk: None,
             strays: Strays::default(),
+            newest: None,
             keys,
             parked: 0,
             parked_bytes: 0,

@@ -76,12 +76,12 @@ struct Found {
     /// Attempts made, of the parked row.
     parked: Option<u16>,
     last: Option<(u16, Verdict)>,
-    cancelled: bool,
+    cancelled: Option<DeliveryState>,
 }
 
 enum Fact {
     Attempt(u16, Verdict),
-    Cancelled,
+    Cancelled(DeliveryState),
 }
 
 impl Found {
@@ -92,7 +92,7 @@ impl Found {
                     self.last = Some((no, verdict));
                 }
             }
-            Fact::Cancelled => self.cancelled = true,
+            Fact::Cancelled(how) => self.cancelled = Some(how),
         }
     }
 }
@@ -121,7 +121,11 @@ impl<I: Iterator<Item = Guard>> Iterator for Trace<I> {
                 continue;
             };
             if no == 0 {
-                return Some((at, endpoint, Fact::Cancelled));
+                let how = match record::read_cancelled(&key, &value) {
+                    Ok(Some(_)) => DeliveryState::Superseded,
+                    Ok(None) | Err(_) => DeliveryState::Cancelled,
+                };
+                return Some((at, endpoint, Fact::Cancelled(how)));
             }
             if let Ok(attempt) = record::read_attempt(&key, &value) {
                 return Some((at, endpoint, Fact::Attempt(no, attempt.verdict)));
@@ -226,7 +230,7 @@ impl Facts {
         match (found.parked, last) {
             (Some(attempts), _) if !gone => Some(waiting(attempts > 0)),
             (_, Some(Verdict::Delivered)) => Some(DeliveryState::Delivered),
-            _ if found.cancelled => Some(DeliveryState::Cancelled),
+            _ if found.cancelled.is_some() => found.cancelled,
             (_, Some(Verdict::Dead(_))) => Some(DeliveryState::Dead),
             _ if gone => Some(DeliveryState::Cancelled),
             (_, Some(Verdict::RetryAt(_))) => excused.then(|| waiting(true)),

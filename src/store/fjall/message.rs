@@ -7,12 +7,15 @@
 //! ```text
 //! crc32c 4 | format 1 | flags 1 | content type 1 | event type len 2 | lane 4 | seq 8 | accepted 6
 //! | app 4 | targets 4 | labels len 4 | payload len 4 || event type | targets 4 each | labels | payload
-//! labels: flags 1 | channels 2 | tags 2 | hops 1 (flag 4) | event id (flag 1), ordering key (flag 2),
-//! channels, tags: len 4 and text each
+//! labels: flags 1 | channels 2 | tags 2 | hops 1 (flag 4) | deliver at 6 (flag 16)
+//! | event id (flag 1), ordering key (flag 2), collapse key (flag 32), channels, tags: len 4 and text each
 //! ```
 //!
 //! Format 3 has metadata behind the tags (flag 8): count 2, then name and value, len 4 and text each. It is
 //! written for messages of sources and for no other.
+//!
+//! Format 5 has among its labels when it may be delivered (flag 16), or a collapse key (flag 32). It is
+//! written for messages that were sent with one of these and for no other, whatever else they have.
 //!
 //! Format 4 is a message whose payload was taken away on request: nothing behind the labels. A
 //! version that does not know it refuses the record rather than deliver an empty body.
@@ -40,21 +43,28 @@ const FORMAT_HOPS: u8 = 2;
 const FORMAT_METADATA: u8 = 3;
 /// The format of messages without a payload.
 const FORMAT_EXPUNGED: u8 = 4;
+/// The format of messages with a time of delivery or a collapse key.
+const FORMAT_TIMED: u8 = 5;
 /// In the flags of the labels: hops follow.
 const HOPS: u8 = 4;
 /// In the flags of the labels: metadata stands at the end.
 const METADATA: u8 = 8;
+/// In the flags of the labels: a time before which nothing is sent follows.
+const DELIVER_AT: u8 = 16;
+/// In the flags of the labels: a collapse key stands behind the ordering key.
+const COLLAPSE: u8 = 32;
 
 /// What the record of `message` takes, for reserving room ahead. Never too small.
 pub fn size(message: &Message) -> usize {
     let labels = message.labels.as_ref().map_or(0, |labels| {
         let lists = labels.channels.iter().chain(&labels.tags);
         let single = labels.event_id.iter().chain(&labels.ordering_key);
+        let single = single.chain(&labels.collapse_key);
         let metadata = labels
             .metadata
             .iter()
             .flat_map(|(name, value)| [name, value]);
-        15 + lists
+        21 + lists
             .chain(single)
             .chain(metadata)
             .map(|text| text.len() + 4)
@@ -78,11 +88,12 @@ pub fn encode(message: &Message, out: &mut BytesMut) -> Result<u32, Error> {
         .labels
         .as_ref()
         .is_some_and(|labels| !labels.metadata.is_empty());
-    let format = match (message.is_expunged(), has_metadata, message.hops()) {
-        (true, ..) => FORMAT_EXPUNGED,
-        (false, true, _) => FORMAT_METADATA,
-        (false, false, 1..) => FORMAT_HOPS,
-        (false, false, 0) => FORMAT,
+    let format = match (has_metadata, message.hops()) {
+        _ if message.is_expunged() => FORMAT_EXPUNGED,
+        _ if message.deliver_at().is_some() || message.collapse_key().is_some() => FORMAT_TIMED,
+        (true, _) => FORMAT_METADATA,
+        (false, 1..) => FORMAT_HOPS,
+        (false, 0) => FORMAT,
     };
     out.put_u32(0);
     out.put_slice(&[format, u8::from(message.labels.is_some()), content]);
@@ -125,13 +136,27 @@ fn put_labels(labels: &Labels, out: &mut BytesMut) -> Result<(), std::num::TryFr
     } else {
         METADATA
     };
-    out.put_u8(single | hops | metadata);
+    let deliver_at = if labels.deliver_at.is_some() {
+        DELIVER_AT
+    } else {
+        0
+    };
+    let collapse = if labels.collapse_key.is_some() {
+        COLLAPSE
+    } else {
+        0
+    };
+    out.put_u8(single | hops | metadata | deliver_at | collapse);
     out.put_u16(u16::try_from(labels.channels.len())?);
     out.put_u16(u16::try_from(labels.tags.len())?);
     if labels.hops > 0 {
         out.put_u8(labels.hops);
     }
+    if let Some(at) = labels.deliver_at {
+        out.put_slice(&six(at.millis()));
+    }
     let single = labels.event_id.iter().chain(&labels.ordering_key);
+    let single = single.chain(&labels.collapse_key);
     for text in single.chain(&labels.channels).chain(&labels.tags) {
         out.put_u32(u32::try_from(text.len())?);
         out.put_slice(text.as_bytes());
@@ -165,7 +190,7 @@ fn parse(key: &[u8], value: &Bytes) -> Result<Message, &'static str> {
     let [format, flags, content] = take(&mut rest).ok_or(SHORT)?;
     if !matches!(
         format,
-        FORMAT | FORMAT_HOPS | FORMAT_METADATA | FORMAT_EXPUNGED
+        FORMAT | FORMAT_HOPS | FORMAT_METADATA | FORMAT_EXPUNGED | FORMAT_TIMED
     ) {
         return Err("the format is unknown");
     }
@@ -228,11 +253,19 @@ fn read_labels(mut from: &[u8]) -> Option<Labels> {
     if flags & HOPS != 0 {
         [labels.hops] = take(&mut from)?;
     }
+    if flags & DELIVER_AT != 0 {
+        let [a, b, c, d, e, f] = take(&mut from)?;
+        let ms = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
+        labels.deliver_at = Some(Timestamp::from_millis(ms));
+    }
     if flags & 1 != 0 {
         labels.event_id = Some(text(&mut from)?);
     }
     if flags & 2 != 0 {
         labels.ordering_key = Some(text(&mut from)?);
+    }
+    if flags & COLLAPSE != 0 {
+        labels.collapse_key = Some(text(&mut from)?);
     }
     for _ in 0..channels {
         labels.channels.push(text(&mut from)?);
@@ -267,8 +300,20 @@ mod tests {
         );
         let single = (proptest::option::of(text()), proptest::option::of(text()));
         let metadata = proptest::collection::btree_map(text(), text(), 0..3);
-        (lists, single, 0..5_u8, metadata).prop_map(
-            |((channels, tags), (event_id, ordering_key), hops, metadata)| Labels {
+        let newer = (
+            proptest::option::of(0..1_u64 << 48),
+            proptest::option::of(text()),
+        );
+        (lists, single, 0..5_u8, metadata, newer).prop_map(
+            |(
+                (channels, tags),
+                (event_id, ordering_key),
+                hops,
+                metadata,
+                (times, collapse_key),
+            )| Labels {
+                collapse_key,
+                deliver_at: times.map(Timestamp::from_millis),
                 event_id,
                 channels,
                 tags,
@@ -400,6 +445,32 @@ mod tests {
             assert_eq!(back, message);
             assert!(back.is_expunged());
         }
+    }
+
+    #[test]
+    fn only_a_message_with_a_time_has_the_newest_format() {
+        let mut message = labelled(2);
+        if let Some(labels) = message.labels.as_mut() {
+            labels.deliver_at = Some(Timestamp::from_millis(1_767_600_060_000));
+        }
+        let mut out = BytesMut::new();
+        encode(&message, &mut out).unwrap();
+        assert_eq!(out.get(4), Some(&FORMAT_TIMED));
+        let back = decode(&message.at.bytes(), &out.freeze()).unwrap();
+        assert_eq!(back, message);
+    }
+
+    #[test]
+    fn only_a_message_with_a_collapse_key_has_the_newest_format() {
+        let mut message = labelled(0);
+        if let Some(labels) = message.labels.as_mut() {
+            labels.collapse_key = Some(String::from("row-7"));
+        }
+        let mut out = BytesMut::new();
+        encode(&message, &mut out).unwrap();
+        assert_eq!(out.get(4), Some(&FORMAT_TIMED));
+        let back = decode(&message.at.bytes(), &out.freeze()).unwrap();
+        assert_eq!(back, message);
     }
 
     #[test]

@@ -37,6 +37,7 @@ mod keys;
 mod lists;
 mod loss;
 pub mod message;
+mod names;
 mod preflight;
 mod reader;
 mod record;

@@ -197,8 +197,16 @@ impl Reader for FjallReader {
     fn is_cancelled(&self, delivery: Delivery) -> Result<bool, Error> {
         let key = keys::attempt(delivery.at, delivery.endpoint, 0);
         match self.one(Space::AttemptsLate, &key)? {
-            Some(value) => record::read_cancelled(&key, &value).map(|()| true),
+            Some(value) => record::read_cancelled(&key, &value).map(|_| true),
             None => Ok(false),
+        }
+    }
+
+    fn superseded_by(&self, delivery: Delivery) -> Result<Option<Position>, Error> {
+        let key = keys::attempt(delivery.at, delivery.endpoint, 0);
+        match self.one(Space::AttemptsLate, &key)? {
+            Some(value) => record::read_cancelled(&key, &value),
+            None => Ok(None),
         }
     }
 

@@ -18,6 +18,8 @@ use super::keys::{self, six, take};
 
 /// The format this code writes.
 const FORMAT: u8 = 1;
+/// The format of cancellations that name what took the delivery's place.
+const FORMAT_SUPERSEDED: u8 = 2;
 
 /// A record that fails its check.
 pub(super) fn corrupt(kind: &str, key: &[u8], why: &str) -> Error {
@@ -52,6 +54,14 @@ pub(super) fn seal(key: &[u8], mut out: Vec<u8>) -> Vec<u8> {
 
 /// Checks a record and answers its fields.
 pub(super) fn unseal<'a>(kind: &str, key: &[u8], value: &'a [u8]) -> Result<&'a [u8], Error> {
+    match opened(kind, key, value)? {
+        (FORMAT, fields) => Ok(fields),
+        _ => Err(corrupt(kind, key, "the format is unknown")),
+    }
+}
+
+/// Checks a record and answers its format and fields.
+fn opened<'a>(kind: &str, key: &[u8], value: &'a [u8]) -> Result<(u8, &'a [u8]), Error> {
     let Some((body, crc)) = value.split_last_chunk::<4>() else {
         return Err(corrupt(kind, key, "it is too short"));
     };
@@ -59,10 +69,10 @@ pub(super) fn unseal<'a>(kind: &str, key: &[u8], value: &'a [u8]) -> Result<&'a 
     if u32::from_be_bytes(*crc) != sum && !broken::SKIP_CHECKSUM {
         return Err(corrupt(kind, key, "the checksum does not match"));
     }
-    match body.split_first() {
-        Some((&FORMAT, fields)) => Ok(fields),
-        _ => Err(corrupt(kind, key, "the format is unknown")),
-    }
+    let (format, fields) = body
+        .split_first()
+        .ok_or_else(|| corrupt(kind, key, "it is too short"))?;
+    Ok((*format, fields))
 }
 
 fn time(from: &mut &[u8]) -> Option<Timestamp> {
@@ -200,9 +210,26 @@ pub(super) fn cancelled(key: &[u8]) -> Vec<u8> {
     seal(key, start(0))
 }
 
-/// Checks a cancellation.
-pub(super) fn read_cancelled(key: &[u8], value: &[u8]) -> Result<(), Error> {
-    unseal("cancellation", key, value).map(drop)
+/// Writes a cancellation by the message that took the delivery's place. A version that does not know
+/// the format refuses it.
+pub(super) fn superseded(key: &[u8], by: Position) -> Vec<u8> {
+    let mut out = Vec::with_capacity(17);
+    out.push(FORMAT_SUPERSEDED);
+    out.extend_from_slice(&by.bytes());
+    seal(key, out)
+}
+
+/// Checks a cancellation; answers what took the delivery's place, if it ended so.
+pub(super) fn read_cancelled(key: &[u8], value: &[u8]) -> Result<Option<Position>, Error> {
+    const KIND: &str = "cancellation";
+    match opened(KIND, key, value)? {
+        (FORMAT, _) => Ok(None),
+        (FORMAT_SUPERSEDED, mut fields) => match take(&mut fields) {
+            Some(by) => Ok(Some(Position::from_bytes(by))),
+            None => Err(corrupt(KIND, key, "it is too short")),
+        },
+        _ => Err(corrupt(KIND, key, "the format is unknown")),
+    }
 }
 
 /// Writes a parked row.

@@ -214,7 +214,7 @@ impl Check<'_> {
             Space::Parked => self.parked(key, value),
             Space::Attempts => record::read_attempt(key, value).map(drop),
             Space::AttemptsLate => match keys::read_attempt(key) {
-                Some((_, _, 0)) => record::read_cancelled(key, value),
+                Some((_, _, 0)) => record::read_cancelled(key, value).map(drop),
                 _ => record::read_attempt(key, value).map(drop),
             },
             Space::Lists => match key.first() {

@@ -33,7 +33,7 @@ use super::hwm::{Mark, MarkFile};
 use super::record::AppRow;
 use super::recover::Found;
 use super::spaces::{Space, Spaces};
-use super::{Shared, keys, message, record};
+use super::{Shared, keys, message, names, record};
 
 /// The mark is written at most this often unless every commit wants it.
 const MARK_EVERY: Duration = Duration::from_secs(1);
@@ -307,11 +307,7 @@ impl FjallWriter {
             let (key, value) = (row.slice(..key.len()), row.slice(key.len()..));
             commit.put_shared(spaces, Space::Messages, key, value);
             lists.push(message.app, message.accepted, message.at);
-            if let Some(event_id) = message.event_id() {
-                let key = keys::event_id(message.app, &hash(event_id.as_bytes()));
-                let value = record::event_id(&key, message.at, message.accepted);
-                commit.put(spaces, Space::Idem, &key, value);
-            }
+            names::put(commit, spaces, message);
             if let Some(IdempotencyKey { key, body }) = accept.idempotency {
                 let record = IdempotencyRecord {
                     body,
@@ -407,10 +403,7 @@ impl Writer for FjallWriter {
             let key = keys::parked(row.key);
             commit.put(spaces, Space::Parked, &key, record::parked(&key, row));
         }
-        for delivery in &settlement.cancelled {
-            let key = keys::attempt(delivery.at, delivery.endpoint, 0);
-            commit.put(spaces, Space::AttemptsLate, &key, record::cancelled(&key));
-        }
+        names::put_ends(&mut commit, spaces, settlement);
         for (endpoint, state) in &settlement.states {
             let key = keys::state(*endpoint);
             commit.put(spaces, Space::State, &key, record::state(&key, state));

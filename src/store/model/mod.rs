@@ -325,7 +325,12 @@ impl Reader for ModelReader {
     }
 
     fn is_cancelled(&self, delivery: Delivery) -> Result<bool, Error> {
-        Ok(self.shared.lock().live.cancelled.contains(&delivery))
+        Ok(self.shared.lock().live.cancelled.contains_key(&delivery))
+    }
+
+    fn superseded_by(&self, delivery: Delivery) -> Result<Option<Position>, Error> {
+        let shared = self.shared.lock();
+        Ok(shared.live.cancelled.get(&delivery).copied().flatten())
     }
 
     fn cancelled(
@@ -336,7 +341,7 @@ impl Reader for ModelReader {
     ) -> Result<Option<u64>, Error> {
         let shared = self.shared.lock();
         let inside = |one: &&Delivery| one.endpoint == endpoint && (from..=to).contains(&one.at);
-        let count = shared.live.cancelled.iter().filter(inside).count();
+        let count = shared.live.cancelled.keys().filter(inside).count();
         Ok(Some(u64::try_from(count).unwrap_or(u64::MAX)))
     }
 

@@ -14,6 +14,7 @@ use crate::model::{
     ParkedKey, Position, Verdict,
 };
 
+use crate::store::collapse_id;
 use crate::store::{
     Accept, AuditPage, AuditRow, ConfigKind, ConfigRow, Content, IdempotencyKey, IdempotencyRecord,
     Lane, ListKey, Listed, ListedAttempt, Page, Settlement, StoredAnswer,
@@ -36,7 +37,8 @@ pub(super) struct State {
     pub(super) messages: BTreeMap<Position, Message>,
     pub(super) parked: BTreeMap<ParkedKey, Parked>,
     attempts: BTreeMap<(Position, EndpointNo, u16), Attempt>,
-    pub(super) cancelled: BTreeSet<Delivery>,
+    /// With the message that took its place, if one did.
+    pub(super) cancelled: BTreeMap<Delivery, Option<Position>>,
     pub(super) states: BTreeMap<EndpointNo, EndpointState>,
     /// Every lane ever opened: checkpoint and last sequence number.
     lanes: BTreeMap<LaneId, (u64, u64)>,
@@ -119,6 +121,12 @@ impl State {
             let ids = self.event_ids.entry(message.app).or_default();
             ids.insert(event_id.to_owned(), at);
         }
+        if let Some(key) = message.collapse_key() {
+            let ids = self.event_ids.entry(message.app).or_default();
+            for target in &message.targets {
+                ids.insert(collapse_id(*target, key), at);
+            }
+        }
         let key = ListKey {
             time: message.accepted,
             at,
@@ -148,7 +156,11 @@ impl State {
         for row in &settlement.park {
             self.parked.insert(row.key, row.clone());
         }
-        self.cancelled.extend(&settlement.cancelled);
+        let cancelled = settlement.cancelled.iter().map(|of| (*of, None));
+        self.cancelled.extend(cancelled);
+        let superseded = settlement.superseded.iter();
+        self.cancelled
+            .extend(superseded.map(|(of, by)| (*of, Some(*by))));
         self.states.extend(settlement.states.iter().copied());
         for (lane, seq) in &settlement.checkpoint {
             let checkpoint = &mut self.lanes.entry(*lane).or_default().0;

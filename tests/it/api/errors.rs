@@ -40,7 +40,7 @@ async fn paths_and_methods_that_do_not_exist_answer_json() {
     is_problem(&answer, 405, "method_not_allowed", "/api/v1/app/x");
     let answer = gateway.get("/diagnosis").send().await;
     is_problem(&answer, 501, "not_implemented", "/api/v1/diagnosis");
-    let answer = gateway.call("POST", "/app/a/replay").send().await;
+    let answer = gateway.call("POST", "/config").send().await;
     assert_eq!(answer.problem().0, 501);
 }
 

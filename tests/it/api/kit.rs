@@ -22,7 +22,7 @@ use posthaste::directory::Directory;
 use posthaste::inbound::{self, FetchKeys, Fetching, Inbound};
 use posthaste::ingest::{self, Ingest};
 use posthaste::lane::{Committed, Lane, Options};
-use posthaste::model::{Delivery, EndpointNo, Message};
+use posthaste::model::{Delivery, Endpoint, EndpointNo, FailureKind, Message, Outcome};
 use posthaste::policy::target::TargetRules;
 use posthaste::providers::Catalogue;
 use posthaste::schedule::core::Cancelled;
@@ -93,6 +93,7 @@ pub(crate) struct Gateway {
     pub(crate) handed: Arc<Mutex<Vec<Arc<Message>>>>,
     /// What providers' key sets are.
     pub(crate) key_set: Arc<KeySet>,
+    pub(crate) elsewhere: Arc<Elsewhere>,
 }
 
 /// A provider's key set: the document, and how often it was asked for.
@@ -107,6 +108,30 @@ impl FetchKeys for KeySet {
         self.asked.fetch_add(1, Ordering::SeqCst);
         let document = self.document.lock().clone();
         Box::pin(async move { Ok(document.into()) })
+    }
+}
+
+/// What was sent to other URLs: the endpoint as it would have to be, and the message. `fails.example`
+/// answers 500.
+#[derive(Default)]
+pub(crate) struct Elsewhere(pub(crate) Mutex<Vec<(Endpoint, String)>>);
+
+impl api::Elsewhere for Elsewhere {
+    fn send(
+        &self,
+        endpoint: Endpoint,
+        _organization: String,
+        message: Arc<Message>,
+    ) -> api::Sending<'_> {
+        let fails = endpoint.url.contains("fails.example");
+        self.0.lock().push((endpoint, message.id().to_string()));
+        Box::pin(async move {
+            Outcome {
+                status: if fails { 500 } else { 200 },
+                failure: fails.then_some(FailureKind::Status5xx),
+                retry_after_secs: None,
+            }
+        })
     }
 }
 
@@ -199,6 +224,16 @@ impl Call<'_> {
     }
 
     pub(crate) async fn send(self) -> Answer {
+        let (parts, body) = self.open().await.into_parts();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            bytes: read(body).await,
+        }
+    }
+
+    /// The answer with its body still to be read.
+    pub(crate) async fn open(self) -> http::Response<Body> {
         let mut request = self.request;
         if let Some(key) = self.key {
             request = request.header("authorization", format!("Bearer {key}"));
@@ -208,13 +243,7 @@ impl Call<'_> {
         }
         request = request.header("content-length", self.body.len());
         let request = request.body(Body::from(self.body)).unwrap();
-        let response = self.gateway.front.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        Answer {
-            status: parts.status,
-            headers: parts.headers,
-            bytes: read(body).await,
-        }
+        self.gateway.front.clone().oneshot(request).await.unwrap()
     }
 
     pub(crate) async fn expect(self, status: u16) -> Answer {
@@ -317,6 +346,7 @@ impl Gateway {
             entropy: Arc::clone(&entropy),
         }));
         let key_set = Arc::new(KeySet::default());
+        let elsewhere = Arc::new(Elsewhere::default());
         let base = config.server.public_urls.first().map(ToString::to_string);
         let inbound = Inbound::new(inbound::Parts {
             config: config.inbound.clone(),
@@ -346,6 +376,7 @@ impl Gateway {
             catalogs: Arc::new(Catalogs::load(None, &[]).unwrap()),
             handshake: None,
             reserve: 0,
+            elsewhere: Some(elsewhere.clone()),
             backups: None,
             metrics: Box::new(|| String::from("# metrics\n")),
         });
@@ -360,6 +391,7 @@ impl Gateway {
             status,
             asked,
             handed,
+            elsewhere,
             key_set,
         }
     }

@@ -74,9 +74,11 @@ fn body(operation: &Operation) -> Value {
         Some("ApplicationIn") => json!({"name": "x"}),
         Some("EndpointIn" | "EndpointUpsertIn") => json!({"url": "https://x.example/"}),
         Some("EndpointHeadersIn" | "EndpointHeadersPatchIn") => json!({"headers": {}}),
-        Some("RecoverIn" | "BulkReplayIn") => json!({"since": "2026-01-05T00:00:00Z"}),
+        Some("RecoverIn" | "BulkReplayIn" | "ReplayIn") => json!({"since": "2026-01-05T00:00:00Z"}),
         Some("EventExampleIn" | "MessagePrecheckIn") => json!({"eventType": "a"}),
         Some("MessageIn") => json!({"eventType": "a", "payload": {}}),
+        Some("ConsumerCommitIn" | "ConsumerSeekIn") => json!({"offset": "x"}),
+        Some("FilterTestIn") => json!({"filter": "true", "payload": {}}),
         Some("BulkExpungeIn") => json!({"ids": ["x"]}),
         Some("SourceIn") => source(),
         Some("SourceUpdate") => json!({"name": "x"}),
@@ -161,7 +163,9 @@ async fn no_route_reaches_an_object_of_another_tenant() {
             continue;
         }
         // Their application, and (where there is more in the path) their objects under mine.
-        let apps: &[&str] = if operation.path.matches('{').count() > 1 {
+        // A consumer of any name can be made in one's own application.
+        let makes = operation.id == "consumer.put";
+        let apps: &[&str] = if operation.path.matches('{').count() > 1 && !makes {
             &[theirs.app.as_str(), "theirs", "mine"]
         } else {
             &[theirs.app.as_str(), "theirs"]
@@ -281,6 +285,8 @@ const BY_HAND: &[(&str, &str)] = &[
     ("PATCH /source/{source_id}", "allowedIps"),
     // A name is also the name of a folder.
     ("POST /admin/backup", "name"),
+    // They must exist.
+    ("POST /app/{app_id}/replay", "endpointIds"),
 ];
 
 #[tokio::test]

@@ -20,6 +20,7 @@ fn event_type(name: &str) -> EventType {
         schemas: None,
         group_name: None,
         feature_flags: None,
+        payload_validation: posthaste::model::PayloadValidation::Off,
         created: Timestamp::ZERO,
         updated: Timestamp::ZERO,
         deleted: false,

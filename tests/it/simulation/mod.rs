@@ -14,6 +14,8 @@
 mod cancel;
 mod chaos;
 mod clock;
+mod collapse;
+mod delayed;
 mod gateway;
 mod herd;
 mod limits;
@@ -37,7 +39,7 @@ use posthaste::schedule::core::{
 };
 use posthaste::schedule::{open_deliveries, read_page};
 use posthaste::store::model::{Crash, Model, ModelWriter};
-use posthaste::store::{Accept, Reader, Writer};
+use posthaste::store::{Accept, Content, Reader, Writer};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -218,7 +220,7 @@ impl Sim {
     /// Accepts many messages in one commit.
     pub(crate) fn publish_many(&mut self, target: EndpointNo, count: usize) {
         let accept = Accept {
-            message: self.message(&[target], None),
+            message: self.message(&[target], Labels::default()),
             idempotency: None,
         };
         let mut batch = vec![accept; count];
@@ -235,13 +237,8 @@ impl Sim {
         self.settle_down();
     }
 
-    fn message(&self, targets: &[EndpointNo], key: Option<&str>) -> Message {
-        let labels = key.map(|key| {
-            Box::new(Labels {
-                ordering_key: Some(key.to_owned()),
-                ..Labels::default()
-            })
-        });
+    fn message(&self, targets: &[EndpointNo], labels: Labels) -> Message {
+        let labels = (labels != Labels::default()).then(|| Box::new(labels));
         Message {
             at: Position::START,
             accepted: self.now,
@@ -256,7 +253,45 @@ impl Sim {
 
     /// Accepts a message: durable first, then handed to the core, as the lane does.
     pub(crate) fn publish_keyed(&mut self, targets: &[EndpointNo], key: Option<&str>) -> Position {
-        let message = self.message(targets, key);
+        let labels = Labels {
+            ordering_key: key.map(str::to_owned),
+            ..Labels::default()
+        };
+        self.publish_labelled(targets, labels)
+    }
+
+    /// The same with a time of delivery.
+    pub(crate) fn publish_at(
+        &mut self,
+        targets: &[EndpointNo],
+        key: Option<&str>,
+        at: Timestamp,
+    ) -> Position {
+        let labels = Labels {
+            ordering_key: key.map(str::to_owned),
+            deliver_at: Some(at),
+            ..Labels::default()
+        };
+        self.publish_labelled(targets, labels)
+    }
+
+    /// The same with a collapse key.
+    pub(crate) fn publish_collapsing(&mut self, targets: &[EndpointNo], key: &str) -> Position {
+        let labels = Labels {
+            collapse_key: Some(key.to_owned()),
+            ..Labels::default()
+        };
+        self.publish_labelled(targets, labels)
+    }
+
+    /// Takes payloads away, as their owner may.
+    pub(crate) fn expunge(&mut self, at: Position) {
+        let gone = self.writer.expunge(&[Content::Payload(at)]).unwrap();
+        assert_eq!(gone, [true]);
+    }
+
+    pub(crate) fn publish_labelled(&mut self, targets: &[EndpointNo], labels: Labels) -> Position {
+        let message = self.message(targets, labels);
         let mut batch = [Accept {
             message,
             idempotency: None,

@@ -30,6 +30,7 @@ fn endpoint(url: &str, headers: BTreeMap<String, String>) -> Endpoint {
         paused: false,
         event_types: None,
         channels: None,
+        filter: None,
         throttle_rate: None,
         max_concurrency: None,
         timeout_ms: None,

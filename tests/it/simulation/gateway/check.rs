@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use posthaste::base::Timestamp;
 use posthaste::model::{
     AppNo, Attempt, DeadReason, Delivery, DeliveryState, EndpointNo, Message, Order, Position,
     Verdict,
@@ -11,7 +12,7 @@ use posthaste::store::Reader;
 use super::history::{History, Received};
 use super::net::Peer;
 use super::process::Process;
-use super::world::World;
+use super::world::{GRACE, World};
 
 /// What was settled may be lost with a process that ends within this many milliseconds: a round that
 /// stalls, and what piled up behind it.
@@ -26,6 +27,10 @@ struct Case {
     received: Vec<Received>,
     touched: bool,
     ordering: Option<String>,
+    deliver_at: Option<Timestamp>,
+    collapse_key: Option<String>,
+    /// A later stored message with the same key for the same endpoint.
+    superseded_by: Option<Position>,
 }
 
 /// All messages in the store.
@@ -58,12 +63,16 @@ pub(crate) async fn judge(world: &World, process: &Process) {
         schedule(world, &history, &peers[case.peer], case);
     }
     order(world, &history, &peers, &cases);
+    collapse(world, &cases);
 }
 
 const fn is_final(state: DeliveryState) -> bool {
     matches!(
         state,
-        DeliveryState::Delivered | DeliveryState::Dead | DeliveryState::Cancelled
+        DeliveryState::Delivered
+            | DeliveryState::Dead
+            | DeliveryState::Cancelled
+            | DeliveryState::Superseded
     )
 }
 
@@ -164,6 +173,9 @@ async fn cases(world: &World, process: &Process, messages: &[Message]) -> Vec<Ca
                 received: by_pair.remove(&pair).unwrap_or_default(),
                 touched: world.history.lock().is_touched(at, endpoint),
                 ordering: message.ordering_key().map(str::to_owned),
+                deliver_at: message.deliver_at(),
+                collapse_key: message.collapse_key().map(str::to_owned),
+                superseded_by: later(messages, message, endpoint),
             });
         }
     }
@@ -175,6 +187,52 @@ async fn cases(world: &World, process: &Process, messages: &[Message]) -> Vec<Ca
     }
     cases
 }
+
+/// The newest message that may take the place of this one.
+fn later(messages: &[Message], of: &Message, endpoint: EndpointNo) -> Option<Position> {
+    let key = of.collapse_key()?;
+    let same = messages.iter().filter(|message| {
+        message.app == of.app
+            && message.collapse_key() == Some(key)
+            && message.targets.contains(&endpoint)
+            && message.at > of.at
+    });
+    same.map(|message| message.at).max()
+}
+
+/// Latest wins while waiting: once a later message of a key has arrived at an endpoint, an earlier one is
+/// not sent any more, unless somebody wished it.
+fn collapse(world: &World, cases: &[Case]) {
+    let mut rows: BTreeMap<(usize, AppKey<'_>), Vec<&Case>> = BTreeMap::new();
+    for case in cases.iter().filter(|case| !case.touched) {
+        if let Some(key) = case.collapse_key.as_deref() {
+            rows.entry((case.peer, key)).or_default().push(case);
+        }
+    }
+    for ((peer, key), row) in rows {
+        for case in &row {
+            let later = row.iter().filter(|l| l.delivery.at > case.delivery.at);
+            let arrived = later
+                .flat_map(|later| &later.received)
+                .map(|received| received.start);
+            let Some(first) = arrived.min() else { continue };
+            // An attempt that had begun may be dialled a second time.
+            let again = case.received.iter().find(|r| r.start > first + GRACE);
+            if let Some(received) = again {
+                world.broke(
+                    "collapse",
+                    format!(
+                        "endpoint {peer}, key {key}: {:?} is sent at {} ms, after a later one at {first} ms",
+                        case.delivery.at, received.start
+                    ),
+                );
+            }
+        }
+    }
+}
+
+/// Endpoints belong to one application, so the key is enough.
+type AppKey<'a> = &'a str;
 
 /// T40: rows, counters and states add up.
 fn census(world: &World, process: &Process, unfinished: usize) {
@@ -190,7 +248,7 @@ fn census(world: &World, process: &Process, unfinished: usize) {
         let Some(no) = peer.no else { continue };
         let found = process
             .reader
-            .parked(no, None, posthaste::base::Timestamp::MAX, usize::MAX)
+            .parked(no, None, Timestamp::MAX, usize::MAX)
             .unwrap();
         let places: BTreeSet<Position> = found.iter().map(|row| row.key.at).collect();
         if places.len() != found.len() {
@@ -238,6 +296,12 @@ fn state(world: &World, history: &History, peer: &Peer, case: &Case) {
             world.saw("a delivery that was cancelled");
             if peer.deleted.is_none() && !history.cancelled.contains(&delivery) {
                 wrong("C1 no loss", "nobody cancelled it");
+            }
+        }
+        DeliveryState::Superseded => {
+            world.saw("a delivery that was superseded");
+            if case.superseded_by.is_none() {
+                wrong("C1 no loss", "no later message took its place");
             }
         }
         DeliveryState::Held => {
@@ -351,6 +415,14 @@ fn schedule(world: &World, history: &History, peer: &Peer, case: &Case) {
     if case.touched {
         return;
     }
+    if let Some(due) = case.deliver_at.filter(|_| history.steps.is_empty()) {
+        for received in &case.received {
+            if world.clock.wall(received.start) < due {
+                wrong(format!("began at {} ms, before {due:?}", received.start));
+            }
+            world.saw("a delayed message that kept its time");
+        }
+    }
     for (place, attempt) in case.attempts.iter().enumerate() {
         if attempt.verdict == Verdict::Dead(DeadReason::Exhausted) {
             world.saw("a schedule used up");
@@ -442,7 +514,7 @@ fn has_ended(case: &Case, by: u64) -> bool {
         .any(|r| is_success(r) && r.seen && over(r));
     delivered
         || match case.state {
-            DeliveryState::Cancelled => true,
+            DeliveryState::Cancelled | DeliveryState::Superseded => true,
             DeliveryState::Dead => case.received.iter().all(over),
             _ => false,
         }

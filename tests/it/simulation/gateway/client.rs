@@ -7,7 +7,7 @@ use axum::body::Body;
 use http::Request;
 use http_body_util::{BodyExt, Limited};
 use posthaste::api::Front;
-use posthaste::base::task;
+use posthaste::base::{Clock, task};
 use posthaste::model::{Delivery, MessageId, Order};
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -211,7 +211,7 @@ pub(crate) async fn act(world: &Arc<World>, process: &Process) {
         0..=44 => {
             let app = world.roll(1..APPS);
             for _ in 0..world.roll(1..8) {
-                publish(world, process, app);
+                publish(world, process, app, world.newer);
             }
         }
         45..=49 => repeat(world, process),
@@ -247,8 +247,9 @@ fn step(world: &World) {
     });
 }
 
-/// Sends an event without waiting for the answer.
-pub(crate) fn publish(world: &Arc<World>, process: &Process, app: usize) {
+/// Sends an event without waiting for the answer, with what came later than the first regression seeds
+/// if it is `newer`: in those no dice are rolled for it.
+pub(crate) fn publish(world: &Arc<World>, process: &Process, app: usize, newer: bool) {
     let op = world.history.lock().publishes.len();
     let pad = "x".repeat(world.roll(0..40));
     // Spaces where a serialiser would put none: the bytes must arrive as they are.
@@ -258,12 +259,26 @@ pub(crate) fn publish(world: &Arc<World>, process: &Process, app: usize) {
     let name = ordering
         .as_ref()
         .map_or_else(String::new, |key| format!(",\"orderingKey\":\"{key}\""));
-    let body = format!("{{\"eventType\":\"invoice.paid\",\"payload\":{payload}{name}}}");
+    let deliver_at = (newer && world.chance(12)).then(|| {
+        let ahead = Duration::from_millis(world.roll(60_000..200_000));
+        world.clock.now().plus(ahead)
+    });
+    let time = deliver_at.map_or_else(String::new, |at| {
+        world.saw("a delayed message");
+        format!(",\"deliverAt\":\"{}\"", at.rfc3339())
+    });
+    let collapse = (newer && world.chance(25)).then(|| format!("c{}", world.roll(0..3)));
+    let collapses = collapse
+        .as_ref()
+        .map_or_else(String::new, |key| format!(",\"collapseKey\":\"{key}\""));
+    let body =
+        format!("{{\"eventType\":\"invoice.paid\",\"payload\":{payload}{name}{time}{collapses}}}");
     world.history.lock().publishes.push(Publish {
         app,
         body,
         payload,
         key,
+        deliver_at: deliver_at.map(|at| at.millis()),
         unknown: 0,
         accepted: std::collections::BTreeMap::new(),
         refused: false,
@@ -285,7 +300,9 @@ fn repeat(world: &Arc<World>, process: &Process) {
 
 fn send(world: &Arc<World>, process: &Process, op: usize) {
     let (world, front) = (Arc::clone(world), process.front.clone());
-    let Publish { app, body, key, .. } = world.history.lock().publishes[op].clone();
+    let publish = world.history.lock().publishes[op].clone();
+    let Publish { app, body, key, .. } = publish;
+    let delayed = publish.deliver_at.is_some();
     // Until there is an answer there is none: a killed process leaves it so.
     world.history.lock().publishes[op].unknown += 1;
     task::detach(async move {
@@ -302,6 +319,11 @@ fn send(world: &Arc<World>, process: &Process, op: usize) {
                 if publish.accepted.insert(id, targets).is_some() {
                     world.saw("an idempotency key that brought the first answer");
                 }
+            }
+            // Its time is too near by now: it was never accepted, or it would be answered as before.
+            Some((422, _)) if delayed => {
+                publish.unknown -= 1;
+                publish.refused = true;
             }
             Some((404, _)) => {
                 publish.unknown -= 1;

@@ -15,6 +15,8 @@ pub(crate) struct Publish {
     pub(crate) payload: String,
     /// The `Idempotency-Key`, if it has one.
     pub(crate) key: Option<String>,
+    /// Wall clock milliseconds before which it must not be sent.
+    pub(crate) deliver_at: Option<u64>,
     /// Requests whose answer never came, or was no verdict.
     pub(crate) unknown: u32,
     /// Message ids it was acknowledged with, and the endpoints named in the answer.

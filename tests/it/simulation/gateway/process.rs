@@ -332,6 +332,7 @@ fn front(
         catalogs: Arc::default(),
         handshake: None,
         reserve: 0,
+        elsewhere: None,
         metrics: Box::new(|| String::from("# metrics\n")),
     });
     api::front(Arc::new(state))

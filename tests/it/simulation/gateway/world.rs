@@ -40,6 +40,11 @@ impl SimClock {
         before + u64::try_from(here.as_millis()).unwrap()
     }
 
+    /// What the wall clock says after so many virtual milliseconds, if it is never stepped.
+    pub(crate) fn wall(&self, passed: u64) -> Timestamp {
+        Timestamp::from_millis(START + passed)
+    }
+
     pub(crate) fn begin(&self) {
         self.life.lock().1 = Some(tokio::time::Instant::now());
     }
@@ -84,11 +89,13 @@ pub(crate) struct World {
     pub(crate) dead: AtomicBool,
     /// Polls of the engine's tasks left until it is killed between two of them.
     pub(crate) polls_left: AtomicU64,
+    /// What clients do since seeds were first kept that found a defect.
+    pub(crate) newer: bool,
     dice: Mutex<ChaCha8Rng>,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64) -> Arc<Self> {
+    pub(crate) fn new(seed: u64, newer: bool) -> Arc<Self> {
         Arc::new(Self {
             model: Model::with_faults(Faults::none()),
             clock: Arc::new(SimClock {
@@ -101,6 +108,7 @@ impl World {
             broken: Mutex::default(),
             dead: AtomicBool::new(false),
             polls_left: AtomicU64::new(u64::MAX),
+            newer,
             dice: Mutex::new(ChaCha8Rng::seed_from_u64(seed)),
         })
     }
