@@ -136,6 +136,7 @@ fn gateway() -> Front {
         targets: TargetRules::default(),
         catalogs: Arc::default(),
         handshake: None,
+        elsewhere: None,
         reserve: 0,
         backups: None,
         metrics: Box::new(String::new),

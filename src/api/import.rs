@@ -115,7 +115,7 @@ pub(super) async fn catalogue(mut cx: Cx) -> Answer {
     cx.carry_out(move |draft| {
         for one in listed.iter() {
             let known = draft.event_type(&one.name).cloned();
-            draft.put_event_type(one.event_type(known.as_deref(), now))?;
+            put_usable(draft, one.event_type(known.as_deref(), now))?;
         }
         Ok::<_, Problem>(())
     })

@@ -209,7 +209,7 @@ impl Tail {
     fn is_over(&self) -> Option<&'static str> {
         let state = &self.cx.state;
         let now = state.clock.now();
-        let principal = authenticate(state, &self.cx.headers, now).ok();
+        let principal = authenticate(state, (&self.cx.headers, self.cx.ip), now).ok();
         let app = self.feed.app;
         let may = principal.is_some_and(|p| p.may(&Scope::MessageRead) && p.sees(app));
         if !may {

@@ -27,9 +27,7 @@ use crate::base::{Timestamp, task};
 use crate::ingest::fields::{self, Fields, Given};
 use crate::ingest::{Item, ItemKind};
 use crate::lane;
-use crate::model::{
-    AppNo, Delivery, EndpointNo, FailureKind, LaneId, Message, Position, TaskId, Verdict,
-};
+use crate::model::{AppNo, Delivery, EndpointNo, FailureKind, LaneId, Message, Position, TaskId};
 use crate::policy::filter::{facts, why_not_in_full};
 use crate::schedule;
 use crate::store::{self, Content, ListKey, Page, Reader, Settlement};
@@ -92,7 +90,7 @@ pub(super) struct Filter {
     pub(super) class: Option<u16>,
     /// Names of failures of the last attempt; empty = all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    failures: Vec<String>,
+    pub(super) failures: Vec<String>,
 }
 
 impl Walk {

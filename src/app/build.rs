@@ -125,7 +125,6 @@ pub(super) async fn engine(
     let (requests_to, requests) = mpsc::channel(256);
     let announcer = announcer((&lane, &directory, &shared), tasks, &losses);
     let backups = backups(config, source, &lane, &shared).await?;
-    let catalogue = catalogue(config)?;
     let news = announcer.source_news();
     let (quota_news, store_news) = (announcer.quota_news(), announcer.store_news());
 

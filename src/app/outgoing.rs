@@ -161,11 +161,13 @@ impl Elsewhere for Outgoing {
                 Ok(prepared) => Arc::new(prepared),
                 Err(bad) => return bad.outcome(),
             };
+            let marked = prepared.leaves_marked_out();
             let job = deliver::Job {
                 delivery: Delivery {
                     at: message.at,
                     endpoint: endpoint.no,
                 },
+                marked: marked.then(|| self.marked(&message.event_type)),
                 endpoint: prepared,
                 message,
                 no: 1,

@@ -75,6 +75,8 @@ impl Listed {
             deprecated: known.is_some_and(|known| known.deprecated),
             schemas: Some(json!({ "1": self.schema })),
             group_name: self.group.clone(),
+            payload_validation: known
+                .map_or_else(Default::default, |known| known.payload_validation),
             feature_flags: known.and_then(|known| known.feature_flags.clone()),
             created: known.map_or(now, |known| known.created),
             updated: now,
