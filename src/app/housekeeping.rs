@@ -18,8 +18,8 @@ use crate::store::Space;
 
 /// Space and clock are looked at this often.
 const EVERY: Duration = Duration::from_secs(2);
-/// The same while the store does not change.
-const IDLE_EVERY: Duration = Duration::from_secs(5);
+/// Whether a quota is used up is looked at this often.
+const QUOTAS: Duration = Duration::from_secs(10);
 /// When keys were last used is stored this often.
 const KEY_USE: Duration = Duration::from_secs(600);
 /// What the instance takes is sampled this often.
@@ -46,16 +46,10 @@ pub(super) fn start(engine: &Engine, config: &Config, tasks: &Tasks, stop: &Stop
 async fn keep(lane: Lane, clock: SystemClock, backups: Arc<Backups>, reserve: u64, mut stop: Stop) {
     let metrics = StoreMetrics::register();
     let mut short = false;
-    let mut before = None;
     loop {
-        let mut every = EVERY;
         if let Ok(space) = lane.space().await {
             show(&metrics, &space);
             short = judge(&lane, &space, reserve, short);
-            let seen = (space.used, space.journals, space.journal_bytes);
-            if before.replace(seen) == Some(seen) && !short {
-                every = IDLE_EVERY;
-            }
         }
         backups.show_age();
         let moved = clock.resync();
@@ -63,7 +57,7 @@ async fn keep(lane: Lane, clock: SystemClock, backups: Arc<Backups>, reserve: u6
             warn!(moved_ms = moved, "the system's clock was stepped");
         }
         tokio::select! {
-            () = tokio::time::sleep(every) => {}
+            () = tokio::time::sleep(EVERY) => {}
             () = stop.stopped() => return,
         }
     }
@@ -123,7 +117,7 @@ fn watch_quotas(engine: &Engine, tasks: &Tasks, stop: &Stop) {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(EVERY) => {}
+                () = tokio::time::sleep(QUOTAS) => {}
                 () = stop.stopped() => return,
             }
         }

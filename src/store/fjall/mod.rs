@@ -43,6 +43,7 @@ mod record;
 mod recover;
 mod spaces;
 mod tables;
+mod tend;
 mod verify;
 mod writer;
 
