@@ -99,7 +99,7 @@ fn run(name: &str, count: u64) {
                 black_box(MessageId::parse(black_box(&text)).expect("an id"));
             }
         }
-        _ => panic!("no `{name}`; there are {}", NAMES.join(", ")),
+        _ => {} // `main` asks for those of the list only
     }
 }
 

@@ -11,7 +11,8 @@
 //!                                                               back through the lane to the store
 //! ```
 //!
-//! To follow one message from socket to socket, read in this order: `api/message.rs` (the route),
+//! To follow one message from socket to socket, read in this order: `api/message.rs` (the route; it is
+//! reached past the router, `api/front.rs`),
 //! `ingest/mod.rs` (body to message and targets), `lane/mod.rs` (group commit), `schedule/core.rs`
 //! (which delivery starts when), `deliver/mod.rs` (one attempt).
 //!

@@ -20,8 +20,8 @@ use crate::store::Space;
 
 /// Space and clock are looked at this often.
 const EVERY: Duration = Duration::from_secs(2);
-/// The same while the store does not change.
-const IDLE_EVERY: Duration = Duration::from_secs(5);
+/// Whether a quota is used up is looked at this often.
+const QUOTAS: Duration = Duration::from_secs(10);
 /// When keys were last used is stored this often.
 const KEY_USE: Duration = Duration::from_secs(600);
 /// What the instance takes is sampled this often.
@@ -48,17 +48,11 @@ pub(super) fn start(engine: &Engine, config: &Config, tasks: &Tasks, stop: &Stop
 
 async fn keep(mut guard: Guard, clock: SystemClock, backups: Arc<Backups>, mut stop: Stop) {
     let metrics = StoreMetrics::register();
-    let mut before = None;
     loop {
-        let mut every = EVERY;
         if let Ok(space) = guard.lane.space().await {
             show(&metrics, &space);
             guard.judge(&space);
             metrics.watermark.set(f64::from(guard.level as u8));
-            let seen = (space.used, space.journals, space.journal_bytes);
-            if before.replace(seen) == Some(seen) && guard.level == Level::Ok {
-                every = IDLE_EVERY;
-            }
         }
         backups.show_age();
         let moved = clock.resync();
@@ -66,7 +60,7 @@ async fn keep(mut guard: Guard, clock: SystemClock, backups: Arc<Backups>, mut s
             warn!(moved_ms = moved, "the system's clock was stepped");
         }
         tokio::select! {
-            () = tokio::time::sleep(every) => {}
+            () = tokio::time::sleep(EVERY) => {}
             () = stop.stopped() => return,
         }
     }
@@ -126,7 +120,7 @@ fn watch_quotas(engine: &Engine, tasks: &Tasks, stop: &Stop) {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(IDLE_EVERY) => {}
+                () = tokio::time::sleep(QUOTAS) => {}
                 () = stop.stopped() => return,
             }
         }

@@ -2,7 +2,8 @@
 //!
 //! Applications without a quota cost one relaxed load. The counter lives in memory; it is stored every ten
 //! minutes and at the end, and after a start what was accepted since is counted in from the list of
-//! messages, so a crash forgets nothing.
+//! messages. Only a crash before a counter was stored for the first time begins the count at the
+//! application's last change.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

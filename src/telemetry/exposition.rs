@@ -23,7 +23,7 @@ const MESSAGES: [f64; 11] = [
     1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0,
 ];
 /// How often recorded values are moved into buckets; between, memory grows with traffic.
-const UPKEEP: Duration = Duration::from_secs(5);
+const UPKEEP: Duration = Duration::from_secs(10);
 
 /// What `/metrics` shows.
 #[derive(Clone)]

@@ -4,8 +4,11 @@ use super::figure;
 use super::plot::{Plot, Scale, Series, escape, svg};
 use crate::record::{Outcome, Record};
 
-/// What is drawn of each curve: title, measures with their names, how values are laid out.
-const DRAWN: [(&str, &[(&str, &str)], Scale); 4] = [
+/// Title, measures with their names, how values are laid out.
+type Drawing = (&'static str, &'static [(&'static str, &'static str)], Scale);
+
+/// What is drawn of each curve.
+const DRAWN: [Drawing; 4] = [
     (
         "Messages and deliveries a second",
         &[

@@ -44,6 +44,7 @@ mod record;
 mod recover;
 mod spaces;
 mod tables;
+mod tend;
 mod verify;
 mod writer;
 

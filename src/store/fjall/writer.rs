@@ -67,6 +67,8 @@ pub struct FjallWriter {
     marked: u64,
     /// What the faults planned for the call under way.
     planned: Option<Fault>,
+    /// The last batch when the last heartbeat was written.
+    beaten: u64,
 }
 
 /// A batch under construction.
@@ -79,6 +81,14 @@ pub(super) struct Commit {
 }
 
 impl Commit {
+    pub(super) const fn touch(&mut self, space: Space) {
+        self.touched |= space.bit();
+    }
+
+    pub(super) const fn tail(&self) -> Position {
+        self.tail
+    }
+
     pub(super) fn put(&mut self, spaces: &Spaces, space: Space, key: &[u8], value: Vec<u8>) {
         self.put_shared(spaces, space, Bytes::copy_from_slice(key), value.into());
     }
@@ -120,6 +130,7 @@ impl FjallWriter {
             padded: 0,
             marked: 0,
             planned: None,
+            beaten: u64::MAX,
         };
         this.lanes.insert(lane, LaneRow::default());
         let mut commit = this.start(3);
@@ -166,7 +177,7 @@ impl FjallWriter {
 
     /// Dies after a failure. The database is leaked on purpose: dropping it would fsync again, and a
     /// second fsync may claim success for pages that the first one lost (`reliability.md` F9).
-    fn die(&mut self, what: &str, error: &dyn std::fmt::Display) -> Error {
+    pub(super) fn die(&mut self, what: &str, error: &dyn std::fmt::Display) -> Error {
         self.dead = true;
         std::mem::forget(self.parts.spaces.db.clone());
         Error::Doubtful(format!("{what}: {error}"))
@@ -257,6 +268,17 @@ impl FjallWriter {
         }
     }
 
+    /// Nothing was written since the last heartbeat, and no journal waits to go.
+    pub(super) fn rests(&self) -> bool {
+        self.batch.number == self.beaten
+            && self.planned.is_none()
+            && self.parts.spaces.db.journal_count() <= 1
+    }
+
+    pub(super) const fn has_beaten(&mut self) {
+        self.beaten = self.batch.number;
+    }
+
     /// Writes the mark if its time has come.
     fn maybe_mark(&mut self, now: Timestamp) -> Result<(), Error> {
         let mark = &self.parts.mark;
@@ -270,7 +292,7 @@ impl FjallWriter {
         Ok(())
     }
 
-    fn write_mark(&mut self, now: Timestamp) -> Result<(), Error> {
+    pub(super) fn write_mark(&mut self, now: Timestamp) -> Result<(), Error> {
         self.parts.mark.at = now;
         match self.parts.mark_file.write(&self.parts.mark) {
             Ok(()) => {
@@ -493,38 +515,7 @@ impl Writer for FjallWriter {
 
     fn tend(&mut self, now: Timestamp) -> Result<(), Error> {
         self.enter()?;
-        let mut commit = self.start(8);
-        // A marker in every key space is the heartbeat that lets old journals go (`storage.md` 3.3).
-        for space in Space::ALL {
-            commit.touched |= space.bit();
-        }
-        let tail = commit.tail;
-        let spaces = &self.parts.spaces;
-        if let Some(row) = self.lanes.get_mut(&tail.lane) {
-            row.last = tail.seq;
-            let row = *row;
-            let key = keys::lane(tail.lane);
-            commit.put(spaces, Space::Meta, &key, batch::lane(&key, row));
-        }
-        if spaces.of(Space::Messages).first_key_value().is_none() {
-            // Number 0 of a lane is never a message. Only an empty log needs it: one that has
-            // messages is written to, or keeps tables of its own.
-            let key = Position { seq: 0, ..tail }.bytes();
-            commit.put(spaces, Space::Messages, &key, record::number(&key, 0));
-        }
-        self.finish(commit, true)?;
-        self.write_mark(now)?;
-        if let Err(error) = super::expire::step(self, now) {
-            return match error {
-                // What could not be read stays where it is; the next open or check reports it.
-                Error::Corrupt { .. } => Ok(()),
-                Error::Doubtful(_) => Err(error),
-                Error::NotApplied(_) | Error::Unavailable(_) | Error::Regressed(_) => {
-                    Err(self.die("housekeeping failed", &error))
-                }
-            };
-        }
-        Ok(())
+        super::tend::tend(self, now)
     }
 
     fn space(&self) -> Result<Figures, Error> {

@@ -1,9 +1,5 @@
 //! Accepting a message takes a short way past the router (`api::front`). A path with something to
 //! decode takes the router to the same handler: both ways must answer alike.
-#![expect(
-    clippy::unwrap_used,
-    reason = "outside the test functions a failure is a failed test too"
-)]
 
 use serde_json::{Value, json};
 

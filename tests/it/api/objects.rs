@@ -561,7 +561,6 @@ fn item(loc: &str, kind: &str) -> (String, String) {
 }
 
 /// Bodies with one mistake each, and the mistake.
-#[expect(clippy::too_many_lines, reason = "a table")]
 fn wrong_endpoints() -> Vec<(Value, (String, String))> {
     let good = "https://a.example/";
     vec![

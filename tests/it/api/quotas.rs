@@ -1,8 +1,4 @@
 //! Plans and quotas: counted, refused, shown, kept across restarts.
-#![expect(
-    clippy::unwrap_used,
-    reason = "outside the test functions a failure is a failed test too"
-)]
 
 use std::time::Duration;
 
