@@ -1,7 +1,7 @@
 //! `chaos`: everything at once, in a random order, then all rules (T06).
 //!
-//! Faults are drawn from a shuffled deck, so that each comes at least once in a round: SIGKILL,
-//! SIGTERM, SIGSTOP for 3 s, an endpoint that answers 500 or 429, hangs, resets or is slow, one that is
+//! Faults are drawn from a shuffled deck, so that each comes at least once in a round: SIGKILL
+//! at any instant and amid attempts, SIGTERM, SIGSTOP for 3 s, an endpoint that answers 500 or 429, hangs, resets or is slow, one that is
 //! switched off and on, a name server that is silent, a wall clock that is stepped (libfaketime), a disk whose syncs are slow (strace).
 
 use std::path::{Path, PathBuf};
@@ -30,6 +30,8 @@ const STOPS: Duration = Duration::from_secs(40);
 /// Seconds by which the clock is stepped. A retry that is parked keeps its time of the wall clock, so
 /// a step back holds it up for as long: more than this would not drain within [`DRAIN`].
 const STEP: i64 = 20;
+/// How long a slow endpoint takes to answer.
+const ANSWER: Duration = Duration::from_millis(700);
 /// Endpoints that fall ill; all others stay as they are.
 const VICTIMS: [&str; 3] = ["well", "flaky", "named"];
 
@@ -45,6 +47,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Card {
     Kill,
+    /// Amid attempts: a quick machine has nothing under way at most instants.
+    KillBusy,
     Terminate,
     Stop,
     Ill(Behaviour),
@@ -56,15 +60,15 @@ enum Card {
 
 const DECK: [Card; 14] = [
     Card::Kill,
-    Card::Kill,
-    Card::Kill,
+    Card::KillBusy,
+    Card::KillBusy,
     Card::Terminate,
     Card::Stop,
     Card::Ill(Behaviour::Status(500)),
     Card::Ill(Behaviour::Hang),
     Card::Ill(Behaviour::Reset),
     Card::Ill(Behaviour::TooMany(1)),
-    Card::Ill(Behaviour::Slow(Duration::from_millis(700))),
+    Card::Ill(Behaviour::Slow(ANSWER)),
     Card::Switch,
     Card::Dns,
     Card::Clock,
@@ -240,6 +244,13 @@ impl Storm {
         match card {
             Card::Kill => {
                 self.trial.kill()?;
+                self.trial.start()?;
+            }
+            Card::KillBusy => {
+                self.trial.behave("well", Behaviour::Slow(ANSWER))?;
+                self.pause(200..600);
+                self.trial.kill()?;
+                self.trial.behave("well", Behaviour::Well)?;
                 self.trial.start()?;
             }
             Card::Terminate => {
