@@ -320,6 +320,7 @@ impl RunArgs {
             },
             gateway: std::collections::BTreeMap::new(),
             restart: None,
+            management: None,
             backlog: None,
             history: None,
             sweep: None,

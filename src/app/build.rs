@@ -129,14 +129,9 @@ pub(super) async fn engine(
     let (quota_news, store_news) = (announcer.quota_news(), announcer.store_news());
 
     let mut core = Core::new(settings(config));
-    let recovery = schedule::begin(
-        &mut core,
-        clock.now(),
-        &reader,
-        &directory,
-        &config.delivery,
-    )
-    .map_err(|cause| store_error(config, cause))?;
+    let (delivery, now) = (&config.delivery, clock.now());
+    let recovery = schedule::begin(&mut core, now, &reader, &directory, delivery)
+        .map_err(|cause| store_error(config, cause))?;
     let (recovered, recovery_failed) = recover(recovery)?;
     let parts = Parts {
         attempts: Arc::clone(&outgoing),

@@ -12,6 +12,7 @@
 //! (`deliver`). Absent on purpose: redirects, cookies, proxies, content decoding.
 
 mod connect;
+mod h1;
 mod io;
 mod pool;
 mod resolve;

@@ -8,28 +8,27 @@
 //! never across an await. A connection belongs to whoever checked it out; dropping it closes it.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
 use std::hash::BuildHasher as _;
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::Context;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::{TrySendError, http2};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
 use super::connect::{ConnectError, Stream};
+use super::h1::{H1, Idle, Link};
 use super::io::{Budget, Metered};
-use super::{HEAD_LINES_MAX, HEAD_MAX, POOL_LIFE, Wire};
+use super::{HEAD_MAX, POOL_LIFE, Wire};
 use crate::base::task;
 use crate::model::{AppNo, FailureKind};
 use crate::policy::target::{Target, TargetHost};
@@ -38,6 +37,8 @@ use crate::policy::target::{Target, TargetHost};
 const SHARDS: usize = 16;
 /// Answers at the same time on one HTTP/2 connection; further ones open another.
 const STREAMS_MAX: usize = 100;
+/// Beyond so many idle connections the next ones sleep: some 25 MiB of buffers.
+const AWAKE: usize = 1024;
 /// A failed lookup is remembered this long, so that a burst asks once.
 const FAILED_LIFE: Duration = Duration::from_secs(1);
 
@@ -126,7 +127,7 @@ pub(super) struct Origin {
 
 #[derive(Default)]
 struct State {
-    idle: Vec<H1>,
+    idle: Vec<Idle>,
     shared: Vec<Arc<H2>>,
     vetted: Option<Vetted>,
     /// The last connection spoke HTTP/2, so the next one probably will.
@@ -165,10 +166,13 @@ impl Origin {
             if let Some(h2) = shared {
                 return Some(Connection::H2(Share::new(h2)));
             }
-            let mut h1 = state.idle.pop()?;
+            let mut idle = state.idle.pop()?;
             drop(state); // looked at, and closed if it must be, without the lock
             self.idle_of_all.fetch_sub(1, Ordering::Relaxed);
-            if h1.until > now && h1.is_open() {
+            if idle.until() > now
+                && idle.is_open()
+                && let Some(h1) = idle.wake()
+            {
                 return Some(Connection::H1(h1));
             }
         }
@@ -179,13 +183,21 @@ impl Origin {
         let Connection::H1(mut h1) = connection else {
             return; // a share ends by being dropped
         };
-        if !h1.is_open() || self.idle_of_all.load(Ordering::Relaxed) >= pool.max_idle {
+        let others = self.idle_of_all.load(Ordering::Relaxed);
+        if !h1.is_open() || others >= pool.max_idle {
             return;
         }
+        let idle = if others < AWAKE {
+            Some(Idle::Awake(h1))
+        } else {
+            Idle::asleep(h1)
+        };
+        let Some(idle) = idle else { return };
         let mut state = self.state.lock();
-        let counts = state.vetted.as_ref().is_some_and(|v| v.until == h1.until);
+        let counts = state.vetted.as_ref();
+        let counts = counts.is_some_and(|vetted| vetted.until == idle.until());
         if counts && state.idle.len() < pool.max_idle_per_origin {
-            state.idle.push(h1);
+            state.idle.push(idle);
             self.idle_of_all.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -249,7 +261,7 @@ impl Origin {
         let before = state.idle.len();
         let late: Vec<_> = state
             .idle
-            .extract_if(.., |h1| h1.until <= now || !h1.is_open())
+            .extract_if(.., |idle| idle.until() <= now || !idle.is_open())
             .collect();
         let gone = before - state.idle.len();
         self.idle_of_all.fetch_sub(gone, Ordering::Relaxed);
@@ -279,7 +291,7 @@ impl Origin {
 }
 
 impl State {
-    fn take_all(&mut self, idle_of_all: &AtomicUsize) -> (Vec<H1>, Vec<Arc<H2>>) {
+    fn take_all(&mut self, idle_of_all: &AtomicUsize) -> (Vec<Idle>, Vec<Arc<H2>>) {
         idle_of_all.fetch_sub(self.idle.len(), Ordering::Relaxed);
         (
             std::mem::take(&mut self.idle),
@@ -300,55 +312,6 @@ pub(super) enum Sent {
 pub(super) enum Connection {
     H1(H1),
     H2(Share),
-}
-
-/// An HTTP/1.1 connection: one request at a time. It has no task of its own: whoever uses it drives
-/// it, so that an exchange wakes one task and not two. While it lies idle nobody does; that the other
-/// side has closed it is seen at the next look ([`H1::is_open`]).
-pub(super) struct H1 {
-    sender: http1::SendRequest<Full<Bytes>>,
-    /// hyper's half; `None` once it has ended.
-    driven: Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>,
-    budget: Budget,
-    until: Duration,
-}
-
-impl H1 {
-    /// Moves bytes. Errors reach whoever waits for the answer.
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Some(driven) = &mut self.driven
-            && driven.as_mut().poll(cx).is_ready()
-        {
-            self.driven = None;
-        }
-    }
-
-    /// Puts the last exchange away and looks whether the other side has closed it.
-    fn is_open(&mut self) -> bool {
-        self.drive(&mut Context::from_waker(Waker::noop()));
-        self.driven.is_some() && !self.sender.is_closed()
-    }
-
-    async fn send(&mut self, wire: Wire) -> Result<http::Response<Incoming>, TrySendError<Wire>> {
-        self.budget.refill();
-        // If it has closed meanwhile, sending says so and gives the request back.
-        poll_fn(|cx| {
-            self.drive(cx);
-            let ready = self.sender.poll_ready(cx).is_ready() || self.driven.is_none();
-            if ready {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
-        })
-        .await;
-        let mut answer = pin!(self.sender.try_send_request(wire));
-        poll_fn(|cx| {
-            self.drive(cx);
-            answer.as_mut().poll(cx)
-        })
-        .await
-    }
 }
 
 /// An HTTP/2 connection: many requests at a time.
@@ -418,7 +381,7 @@ impl Connection {
     /// What an error on this connection means.
     pub(super) fn why(&self, error: &hyper::Error) -> FailureKind {
         let is_spent = match self {
-            Self::H1(h1) => h1.budget.is_spent(),
+            Self::H1(h1) => h1.is_spent(),
             Self::H2(share) => share.0.budget.is_spent(),
         };
         if is_spent || error.is_parse_too_large() {
@@ -432,32 +395,15 @@ impl Connection {
 /// Speaks HTTP on a fresh stream; the connection may be used until `until`.
 pub(super) async fn handshake(stream: Stream, until: Duration) -> Result<Connection, ConnectError> {
     match stream {
-        Stream::Plain(stream) => http1(stream, until).await,
-        Stream::Tls(stream) => http1(*stream, until).await,
+        Stream::Plain(stream) => http1(Box::new(stream), until),
+        Stream::Tls(stream) => http1(stream, until),
         Stream::H2(stream) => http2(*stream, until).await,
     }
 }
 
-async fn http1<S>(stream: S, until: Duration) -> Result<Connection, ConnectError>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let budget = Budget::per_answer();
-    let io = TokioIo::new(Metered::bytes(stream, budget.clone()));
-    let (sender, connection) = http1::Builder::new()
-        .title_case_headers(true)
-        .max_headers(HEAD_LINES_MAX)
-        .max_buf_size(2 * HEAD_MAX)
-        .max_header_size(HEAD_MAX)
-        .handshake(io)
-        .await
-        .map_err(|_| FailureKind::Reset)?;
-    Ok(Connection::H1(H1 {
-        sender,
-        driven: Some(Box::pin(connection)),
-        budget,
-        until,
-    }))
+fn http1(stream: Box<dyn Link>, until: Duration) -> Result<Connection, ConnectError> {
+    let h1 = H1::open(stream, until).ok_or(FailureKind::Reset)?;
+    Ok(Connection::H1(h1))
 }
 
 async fn http2<S>(stream: S, until: Duration) -> Result<Connection, ConnectError>

@@ -51,6 +51,9 @@ pub(crate) struct Adapter {
     pub(crate) setup: Option<Setup>,
     pub(crate) pause: Option<Step>,
     pub(crate) resume: Option<Step>,
+    /// Calls of the management API that a scenario can make beside its load.
+    #[serde(default)]
+    pub(crate) manage: Vec<Step>,
 }
 
 /// What deliveries are signed with.
@@ -219,6 +222,10 @@ impl Adapter {
         for step in [&self.pause, &self.resume].into_iter().flatten() {
             look("pause and resume", &step.path, &of_endpoint);
         }
+        for step in &self.manage {
+            look("manage", &step.path, &known);
+            look("manage", &step.body, &known);
+        }
         look("message.path", &self.message.path, &known);
         if let Some(source) = &self.source {
             for step in &source.setup {
@@ -370,6 +377,14 @@ impl Step {
         })
     }
 
+    /// Whether this status is what was wanted.
+    pub(crate) fn accepts(&self, status: u16) -> bool {
+        match self.accepted.as_slice() {
+            [] => (200..300).contains(&status),
+            accepted => accepted.contains(&status),
+        }
+    }
+
     /// Takes from the answer what later steps need.
     pub(crate) fn learn(
         &self,
@@ -377,11 +392,7 @@ impl Step {
         answer: &Value,
         values: &mut Values,
     ) -> anyhow::Result<()> {
-        let good = match self.accepted.as_slice() {
-            [] => (200..300).contains(&status),
-            accepted => accepted.contains(&status),
-        };
-        if !good {
+        if !self.accepts(status) {
             bail!(
                 "the gateway refused the set-up at {} {}: {status} {answer}",
                 self.method,

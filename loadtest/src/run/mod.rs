@@ -5,9 +5,11 @@
 //! load the run waits for the drain: it ends when every healthy endpoint has all acknowledged
 //! messages, or when nothing has moved for a while, and then what is missing is lost.
 //!
-//! Elsewhere: what is done to the gateway meanwhile (`director`), what the figures are made into
+//! Elsewhere: what is done to the gateway meanwhile (`director`), the management API beside the load
+//! (`caller`), what the figures are made into
 //! (`summary`).
 
+mod caller;
 mod director;
 mod summary;
 
@@ -34,6 +36,7 @@ use crate::report::say;
 use crate::scenario::Scenario;
 use crate::signature::{Signer, Verifier};
 use crate::watch::Watched;
+use caller::Called;
 use director::{Directed, Director};
 
 /// Without any delivery for so long the backlog counts as stuck.
@@ -144,6 +147,8 @@ struct Measured {
     before: std::collections::BTreeMap<String, Usage>,
     samples: Vec<Sample>,
     directed: Directed,
+    /// What came of calls of the management API, if there were any.
+    called: Option<Called>,
     verdict: Verdict,
 }
 
@@ -159,6 +164,7 @@ impl Measured {
             before: std::collections::BTreeMap::new(),
             samples: Vec::new(),
             directed: Directed::default(),
+            called: None,
             verdict: Verdict::default(),
         }
     }
@@ -378,13 +384,18 @@ impl Stage {
         std::thread::scope(|scope| {
             let watching = parking_lot::Mutex::new(None);
             let directing = parking_lot::Mutex::new(None);
-            let (watched, director) = (&watched, &director);
+            let calling = parking_lot::Mutex::new(None);
+            let (watched, director, over) = (&watched, &director, &over);
             let ingested = drive(load, payloads, self.clock, |window: Window| {
                 self.receiver.measure(window);
                 *before.lock() = self.gateway.usages();
                 *watching.lock() = Some(scope.spawn(move || watched.watch()));
                 let begin = Instant::now();
                 *directing.lock() = Some(scope.spawn(move || director.direct(begin, load)));
+                *calling.lock() = scenario.management.map(|plan| {
+                    let on = (self, target);
+                    scope.spawn(move || caller::call(on, plan, (begin, load), over))
+                });
             });
             director.stop();
             let directed = directing
@@ -395,8 +406,15 @@ impl Stage {
                 let directed = directed
                     .context("nothing was directed")?
                     .map_err(|_| anyhow::anyhow!("the director panicked"))??;
+                let calling = calling.lock().take();
+                let called = calling.map(std::thread::ScopedJoinHandle::join);
+                let called = called
+                    .transpose()
+                    .map_err(|_| anyhow::anyhow!("the caller panicked"))?
+                    .transpose()?;
                 let mut measured = Measured {
                     directed,
+                    called,
                     before: before.lock().clone(),
                     ..Measured::new(scenario, load, payloads, ingested)
                 };

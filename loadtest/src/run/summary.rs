@@ -92,6 +92,14 @@ impl Stage {
             let waited = span(started, first) * 1e3;
             measures.extend(named([("first_delivery_ms", waited)]));
         }
+        if let Some(called) = &measured.called {
+            let at = |of_100_000| called.latency.quantile(of_100_000) as f64 / 1e3;
+            measures.extend(named([
+                ("management_p50_ms", at(50_000)),
+                ("management_p95_ms", at(95_000)),
+                ("management_failed", called.failed as f64),
+            ]));
+        }
         if let Some(longest) = measured.directed.restarts.iter().max() {
             measures.extend(named([("restart_ms", longest.as_secs_f64() * 1e3)]));
         }

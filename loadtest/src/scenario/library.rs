@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use super::Scenario;
 
 /// Name of the file and its text, in the order in which a set runs.
-const BUILT_IN: [(&str, &str); 27] = [
+const BUILT_IN: [(&str, &str); 29] = [
     (
         "ingest-ceiling",
         include_str!("../../scenarios/ingest-ceiling.toml"),
@@ -19,8 +19,16 @@ const BUILT_IN: [(&str, &str); 27] = [
         include_str!("../../scenarios/ingest-batch.toml"),
     ),
     (
+        "source-ceiling",
+        include_str!("../../scenarios/source-ceiling.toml"),
+    ),
+    (
         "ingest-source",
         include_str!("../../scenarios/ingest-source.toml"),
+    ),
+    (
+        "management",
+        include_str!("../../scenarios/management.toml"),
     ),
     (
         "end-to-end-1x1",

@@ -51,7 +51,7 @@ const fn rate(name: &'static str, ceiling: &'static str, about: &'static str) ->
 }
 
 /// All of them.
-pub(crate) const KINDS: [Kind; 34] = {
+pub(crate) const KINDS: [Kind; 37] = {
     use Better::{Higher, Lower, Neither};
     [
         rate(
@@ -140,6 +140,24 @@ pub(crate) const KINDS: [Kind; 34] = {
             Lower,
             false,
             "from a start of the process with a backlog to the first delivery of it",
+        ),
+        kind(
+            "management_p50_ms",
+            Lower,
+            false,
+            "from the planned call of the management API to its answer, beside the load",
+        ),
+        kind(
+            "management_p95_ms",
+            Lower,
+            true,
+            "the same, 95th percentile",
+        ),
+        kind(
+            "management_failed",
+            Lower,
+            true,
+            "calls of the management API without a success",
         ),
         kind(
             "gateway_cpu_us",

@@ -44,6 +44,7 @@ pub(crate) struct Scenario {
     #[serde(default)]
     pub(crate) gateway: BTreeMap<String, String>,
     pub(crate) restart: Option<RestartPlan>,
+    pub(crate) management: Option<ManagementPlan>,
     pub(crate) backlog: Option<BacklogPlan>,
     pub(crate) history: Option<HistoryPlan>,
     /// The scenario stands for several, one for each value.
@@ -133,6 +134,14 @@ pub(crate) struct RestartPlan {
     #[serde(deserialize_with = "seconds")]
     pub(crate) every: Duration,
     pub(crate) how: End,
+}
+
+/// The management API is called beside the load: the adapter's calls, one after another.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ManagementPlan {
+    /// Calls a second, planned ahead: one that comes late is charged for it.
+    pub(crate) rate: f64,
 }
 
 /// Messages of the first application, accepted before the load while its endpoints take nothing;
@@ -261,6 +270,15 @@ impl Scenario {
         check(
             every.is_none_or(|every| every >= Duration::from_millis(100)),
             "restart.every must be 100ms or more",
+        );
+        let calls = self.management.map(|management| management.rate);
+        check(
+            calls.is_none_or(|rate| rate > 0.0 && rate <= 1000.0),
+            "management.rate must lie between 0 and 1000",
+        );
+        check(
+            self.management.is_none() || self.restart.is_none(),
+            "management and restart exclude each other",
         );
         check(
             self.history.is_none_or(|history| history.messages > 0),

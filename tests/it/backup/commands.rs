@@ -72,7 +72,7 @@ async fn verify_counts_every_delivery_in_exactly_one_state() {
         report["deliveries"],
         json!({
             "pending": 0, "retrying": SENT, "held": SENT,
-            "delivered": SENT, "dead": 0, "cancelled": 0
+            "delivered": SENT, "dead": 0, "cancelled": 0, "superseded": 0
         })
     );
     let (code, said) = stopped.cli(&["verify"]);

@@ -40,7 +40,8 @@ fn all_fifty_seven_manifests_are_compiled_in() {
     assert_eq!(closed, wanted.map(|id| (id, true)));
 }
 
-const ACME: &str = r#"
+/// A provider that the product does not know, with a scheme that it does.
+pub(crate) const ACME: &str = r#"
 schema_version = 1
 name = "Acme"
 category = "generic"

@@ -3,7 +3,7 @@
 //! The vectors in `tests/fixtures/providers` are facts about providers: when one disagrees, the engine
 //! or a manifest is wrong, never the vector.
 
-mod catalogue;
+pub(crate) mod catalogue;
 mod command;
 mod docs;
 mod events;
