@@ -263,7 +263,7 @@ impl Default for Storage {
     fn default() -> Self {
         Self {
             dir: PathBuf::from("./data"),
-            cache: ByteSize::mib(64),
+            cache: ByteSize::mib(32),
             memtable: ByteSize::mib(16),
             max_journal: ByteSize::mib(256),
             reserve: ByteSize::mib(512),

@@ -326,7 +326,10 @@ pub struct AttemptReport {
 /// All live delivery state.
 pub struct Core {
     settings: Settings,
-    slots: HashMap<EndpointNo, Slot>,
+    /// In boxes: a table of so large values is half empty.
+    slots: HashMap<EndpointNo, Box<Slot>>,
+    /// The retry schedule of the plan that came last: equal ones share it.
+    delays: Arc<[Duration]>,
     live: HashMap<Delivery, Live>,
     lanes: HashMap<LaneId, OpenLane>,
     ring: Ring,
@@ -352,6 +355,7 @@ impl Core {
         Self {
             settings,
             slots: HashMap::new(),
+            delays: Arc::default(),
             live: HashMap::new(),
             lanes: HashMap::new(),
             ring: Ring::default(),

@@ -1,5 +1,7 @@
 //! Changes from outside: endpoints come, change and go; deliveries are tried again or cancelled.
 
+use std::sync::Arc;
+
 use super::parked::row;
 use super::slot::Slot;
 use super::{Announcement, Command, Core, Course, Ending, Kind, Plan, Stored};
@@ -13,10 +15,14 @@ use super::order::Keys;
 
 impl Core {
     /// An endpoint is there or was changed; takes effect with the next attempt.
-    pub(super) fn configure(&mut self, plan: Plan, out: &mut Vec<Command>) {
+    pub(super) fn configure(&mut self, mut plan: Plan, out: &mut Vec<Command>) {
         let endpoint = plan.endpoint;
+        if plan.retry.delays != self.delays {
+            self.delays = Arc::clone(&plan.retry.delays);
+        }
+        plan.retry.delays = Arc::clone(&self.delays);
         let Some(slot) = self.slots.get_mut(&endpoint) else {
-            self.slots.insert(endpoint, Slot::new(plan));
+            self.slots.insert(endpoint, Box::new(Slot::new(plan)));
             return;
         };
         let before = std::mem::replace(&mut slot.plan, plan);

@@ -183,22 +183,3 @@ impl Slot {
             .clamp(8, 256)
     }
 }
-#[cfg(test)]
-mod sizes {
-    #[test]
-    fn sizes_tmp() {
-        eprintln!(
-            "slot {} live {} plan {} throttle {} health {} head {} strays {} retryplan {} endpoint {} state {}",
-            size_of::<super::Slot>(),
-            size_of::<super::Live>(),
-            size_of::<super::Plan>(),
-            size_of::<super::Throttle>(),
-            size_of::<super::Health>(),
-            size_of::<super::Head>(),
-            size_of::<super::Strays>(),
-            size_of::<crate::policy::retry::RetryPlan>(),
-            size_of::<crate::model::Endpoint>(),
-            size_of::<crate::model::EndpointState>()
-        );
-    }
-}
