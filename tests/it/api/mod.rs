@@ -14,6 +14,7 @@ mod front;
 mod history;
 mod hops;
 mod idempotency;
+mod import;
 mod limits;
 mod machine;
 mod messages;
