@@ -21,6 +21,7 @@ mod messages;
 mod objects;
 mod openapi;
 mod pages;
+mod prefixes;
 mod quarantine;
 mod quotas;
 mod reading;

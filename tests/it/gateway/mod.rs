@@ -10,4 +10,5 @@ mod ingest;
 mod lifecycle;
 mod pace;
 mod payloads;
+mod quotas;
 mod retry;
