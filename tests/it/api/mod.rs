@@ -18,6 +18,7 @@ mod import;
 mod limits;
 mod machine;
 mod messages;
+mod metrics;
 mod objects;
 mod openapi;
 mod pages;
