@@ -23,6 +23,7 @@ use crate::base::{Clock, SystemClock};
 use crate::catalogs::Catalogs;
 use crate::client::{Client, ClientOptions, SystemResolver};
 use crate::config::Config;
+use crate::dashboard;
 use crate::deliver::{Defaults, Deliver};
 use crate::directory::Directory;
 use crate::inbound::{self, Inbound, KeysOverHttp};
@@ -455,7 +456,12 @@ pub(super) fn serve(
     tasks.spawn(
         "api",
         OnExit::StopNode,
-        run_server(front, api::front(Arc::clone(&api)), stop, drain),
+        run_server(
+            front,
+            api::front_with(Arc::clone(&api), dashboard::router()),
+            stop,
+            drain,
+        ),
     );
     if let Some(admin) = listeners.admin {
         bound.push_str(&format!(
