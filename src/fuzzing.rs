@@ -135,8 +135,8 @@ pub fn expression(data: &[u8]) {
 /// A YAML document: what is read is no deeper and no larger than the limits, aliases in place.
 pub fn yaml_document(data: &[u8]) {
     let limits = yaml::Limits {
-        bytes: 1 << 14,
-        values: 2000,
+        bytes: 1 << 13,
+        values: 500,
         depth: 32,
     };
     let text = String::from_utf8_lossy(data);

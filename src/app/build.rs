@@ -19,7 +19,7 @@ use crate::api;
 use crate::auth::{Auth, Entropy};
 use crate::backup::{self, Backups};
 use crate::base::task::{self, OnExit, Stop, Tasks};
-use crate::base::{Clock, SystemClock};
+use crate::base::{Clock, SystemClock, Timestamp};
 use crate::catalogs::Catalogs;
 use crate::client::{Client, ClientOptions, SystemResolver};
 use crate::config::Config;
@@ -129,15 +129,7 @@ pub(super) async fn engine(
     let news = announcer.source_news();
     let (quota_news, store_news) = (announcer.quota_news(), announcer.store_news());
 
-    let mut core = Core::new(settings(config));
-    let recovery = schedule::begin(
-        &mut core,
-        clock.now(),
-        &reader,
-        &directory,
-        &config.delivery,
-    )
-    .map_err(|cause| store_error(config, cause))?;
+    let (core, recovery) = begin(config, clock.now(), &reader, &directory)?;
     let (recovered, recovery_failed) = recover(recovery)?;
     let parts = Parts {
         attempts: Arc::clone(&outgoing),
@@ -340,6 +332,19 @@ fn settings(config: &Config) -> Settings {
         max_in_memory: config.delivery.max_in_memory,
         ..Settings::default()
     }
+}
+
+/// The scheduler's state as the store knows it, and what is still to be read.
+fn begin(
+    config: &Config,
+    now: Timestamp,
+    reader: &Arc<dyn Reader>,
+    directory: &Arc<Directory>,
+) -> Result<(Core, Recovery), Error> {
+    let mut core = Core::new(settings(config));
+    let recovery = schedule::begin(&mut core, now, reader, directory, &config.delivery)
+        .map_err(|cause| store_error(config, cause))?;
+    Ok((core, recovery))
 }
 
 /// Reads what was open, beside the driver. If it cannot be read the node must not start: the error

@@ -107,7 +107,7 @@
       else if (value === true) made.setAttribute(key, "");
       else if (value !== false && value !== undefined && value !== null) made.setAttribute(key, value);
     }
-    made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+    made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
     return made;
   }
 
@@ -119,7 +119,7 @@
 
   function show(title, ...children) {
     document.title = `${title} - Webhooks`;
-    main.replaceChildren(...children.flat().filter(Boolean));
+    main.replaceChildren(...children.flat(Infinity).filter(Boolean));
     main.focus();
   }
 

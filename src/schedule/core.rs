@@ -1,14 +1,13 @@
 //! The state machine of all live deliveries: `(now, input)` in, commands out. Pure.
 //!
-//! Memory holds what is waiting for a slot or being sent, and per endpoint one due time for what is
-//! parked in the store. A delivery leaves memory when it is finished, when its next attempt is due
-//! later, when its endpoint is switched off, or when it waited [`Settings::spill_after`]: so memory
-//! never grows with the backlog and the checkpoint always moves.
-//!
-//! A message with a time of delivery is put off when its turn has come (`finish`, ADR 0342).
+//! Memory holds what is waiting for a slot or being sent, and per endpoint one due time for what is parked in
+//! the store. A delivery leaves memory when it is finished, when its next attempt is due later, when its
+//! endpoint is switched off, or when it waited [`Settings::spill_after`]: so memory never grows with the
+//! backlog and the checkpoint always moves. A message with a time of delivery is put off when its turn has
+//! come (`finish`, ADR 0342).
 //!
 //! Fairness: applications take turns, and within one its endpoints; no application may have more
-//! than twice as many attempts under way as there are free slots, nor than its quota. Order, where asked for: see [`order`].
+//! than twice as many attempts under way as there are free slots, nor than its quota. Order: see [`order`].
 //!
 //! Elsewhere: limits of one endpoint (`policy::limit`), what an outcome means (`policy::retry`,
 //! `policy::health`), carrying out commands (`schedule::driver`).
