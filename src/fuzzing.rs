@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::de::IgnoredAny;
 
 use crate::api;
-use crate::base::{Id20, Timestamp};
+use crate::base::{Id20, Timestamp, yaml};
 use crate::cli::verdict::{Delivery, Judge, Verdict};
 use crate::config::Config;
 use crate::expression::{Expression, Facts};
@@ -49,6 +49,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("retry_after", retry_after),
     ("signature", signature),
     ("target", target),
+    ("yaml", yaml_document),
 ];
 
 /// 2026-01-05T08:15:30.120Z
@@ -129,6 +130,37 @@ pub fn expression(data: &[u8]) {
     let back = serde_json::from_str::<Expression>(&stored).ok();
     let again = back.map(|back| back.matches(&Facts::new("a.b", &[], &[], payload.as_bytes())));
     assert_eq!(again, Some(said), "{stored}");
+}
+
+/// A YAML document: what is read is no deeper and no larger than the limits, aliases in place.
+pub fn yaml_document(data: &[u8]) {
+    let limits = yaml::Limits {
+        bytes: 1 << 13,
+        values: 500,
+        depth: 32,
+    };
+    let text = String::from_utf8_lossy(data);
+    match yaml::read(&text, limits) {
+        Ok(value) => {
+            let (values, height) = measured(&value);
+            assert!(values <= limits.values && height <= limits.depth);
+        }
+        Err(error) => assert!(error.line >= 1 && !error.why.is_empty()),
+    }
+}
+
+/// Values in a value, itself included, and lists and objects within each other.
+fn measured(value: &serde_json::Value) -> (usize, usize) {
+    let of = |parts: Vec<(usize, usize)>| {
+        let values: usize = parts.iter().map(|part| part.0).sum();
+        let height = parts.iter().map(|part| part.1).max().unwrap_or(0);
+        (values + 1, height + 1)
+    };
+    match value {
+        serde_json::Value::Array(list) => of(list.iter().map(measured).collect()),
+        serde_json::Value::Object(map) => of(map.values().map(measured).collect()),
+        _ => (1, 0),
+    }
 }
 
 /// Filters: the first line is an event type, the others are patterns of one endpoint. The prepared

@@ -24,6 +24,7 @@
 pub mod fuzzing;
 pub mod cli;
 pub mod app;
+pub mod dashboard;
 pub mod api;
 pub mod inbound;
 pub mod providers;

@@ -18,7 +18,7 @@ use std::path::Path;
 /// Outside crates that shape the design, and the files or folders that may name them.
 const OWNERS: &[(&str, &[&str])] = &[
     ("anyhow", &["src/cli", "src/main.rs"]),
-    ("axum", &["src/api", "src/app"]),
+    ("axum", &["src/api", "src/app", "src/dashboard"]),
     ("chacha20poly1305", &["src/vault"]),
     ("clap", &["src/cli", "src/main.rs"]),
     ("crc32c", &["src/store"]),
@@ -49,12 +49,16 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("mimalloc", &["src/main.rs"]),
     ("ring", &["src/providers"]),
     ("rustls", &["src/client", "src/server"]),
+    ("saphyr_parser", &["src/base/yaml.rs"]),
     ("sd_notify", &["src/server"]),
     ("shuttle", &["src/base/task.rs", "src/lane/sync.rs"]),
     ("std::env", &["src/cli", "src/config"]),
     ("tokio_rustls", &["src/client", "src/server"]),
     ("toml", &["src/catalogs", "src/config", "src/providers"]),
-    ("tower", &["src/api", "src/app", "src/server"]),
+    (
+        "tower",
+        &["src/api", "src/app", "src/dashboard", "src/server"],
+    ),
     ("tracing_subscriber", &["src/telemetry"]),
     ("webpki_roots", &["src/client"]),
 ];

@@ -15,7 +15,7 @@ use crate::base::{Id20, Timestamp};
 use crate::directory::{AppEntry, Draft};
 use crate::ingest::ApplicationIn;
 use crate::ingest::fields::{self, Given, Item, ItemKind};
-use crate::model::{AppId, Application, Quotas};
+use crate::model::{AppId, Application, KeyPrefix, Quotas};
 use crate::schedule::OPERATOR;
 
 /// ApplicationOut, with the SDK 1.x name of the rate beside the new one.
@@ -35,6 +35,8 @@ struct Out<'a> {
     plan: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     quotas: Option<Quotas>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_prefix: Option<&'a KeyPrefix>,
     created_at: Timestamp,
     updated_at: Timestamp,
 }
@@ -50,6 +52,7 @@ impl<'a> Out<'a> {
             metadata: &app.metadata,
             plan: app.plan.as_deref(),
             quotas: Some(app.quotas).filter(|quotas| !quotas.is_empty()),
+            key_prefix: app.key_prefix.as_ref(),
             created_at: app.created,
             updated_at: app.updated,
         }
@@ -172,6 +175,7 @@ pub(super) async fn patch(mut cx: Cx) -> Answer {
             let mut whole = json!({
                 "name": app.name, "uid": app.uid, "throttleRate": app.throttle_rate,
                 "metadata": app.metadata, "plan": app.plan, "quotas": app.quotas,
+                "keyPrefix": app.key_prefix,
             });
             merge(&mut whole, patch);
             null_without_uid(&mut whole);
@@ -192,6 +196,7 @@ pub(super) async fn usage(cx: Cx) -> Answer {
         "plan": entry.app.plan, "month": month.name(), "deliveries": limit.map(|_| used.deliveries),
         "deliveriesPerMonth": limit, "resetsAt": month.end(),
         "endpoints": entry.endpoints.len(), "maxEndpoints": entry.app.quotas.endpoints,
+        "concurrency": entry.app.quotas.concurrency,
     })))
 }
 
@@ -242,15 +247,19 @@ fn change(
     (now, is_bound): (Timestamp, bool),
 ) -> Result<Application, Problem> {
     let mut app = Application::clone(&entry.app);
-    // A tenant does not say what is allowed to it; what it leaves out stays.
-    let says_nothing = wanted.plan.is_none() && wanted.quotas.is_empty();
+    // A tenant does not say what is allowed to it, nor what its keys look like; what it leaves out stays.
+    let says_nothing =
+        wanted.plan.is_none() && wanted.quotas.is_empty() && wanted.key_prefix.is_none();
     if !(is_bound && says_nothing) {
-        if is_bound && (&wanted.plan, wanted.quotas) != (&app.plan, app.quotas) {
-            let detail = "Plan and quotas want a key that is not bound to one application.";
+        let said = (&wanted.plan, wanted.quotas, &wanted.key_prefix);
+        if is_bound && said != (&app.plan, app.quotas, &app.key_prefix) {
+            let detail =
+                "Plan, quotas and keyPrefix want a key that is not bound to one application.";
             return Err(Problem::new(Code::Forbidden, detail));
         }
         app.plan.clone_from(&wanted.plan);
         app.quotas = wanted.quotas;
+        app.key_prefix.clone_from(&wanted.key_prefix);
     }
     if let Given::Value(uid) = &wanted.uid
         && draft.app(uid).is_some_and(|other| other.app.no != app.no)

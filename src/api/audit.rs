@@ -240,7 +240,6 @@ pub(super) fn is_entered(method: &Method, path: &str) -> bool {
         "statistics.aggregate_app_stats",
         "statistics.aggregate_event_types",
     ];
-    let path = path.strip_suffix('/').unwrap_or(path);
     let id = OPERATIONS.get(&(method.as_str(), path));
     *method != Method::GET && !id.is_some_and(|id| ASKS.contains(id))
 }

@@ -1,5 +1,5 @@
 //! Event types out of the `webhooks` of an OpenAPI 3.1 document (also `x-webhooks` of older ones), or
-//! out of a catalogue.
+//! out of a catalogue. `specRaw` may be JSON or YAML.
 //!
 //! The name of a webhook is the name of the type; the JSON schema of its request body becomes version 1
 //! of the schema, with local references put in place. A dry run says what would change and changes
@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 use super::error::{Code, Problem};
 use super::event_type::put_usable;
 use super::reply::Reply;
-use super::request::{Answer, Cx};
-use crate::base::Timestamp;
+use super::request::{Answer, Cx, MAX_BODY};
+use crate::base::{Timestamp, task, yaml};
 use crate::catalogs::Listed;
 use crate::ingest::fields::{self, any};
 use crate::ingest::{Item, ItemKind};
@@ -25,6 +25,13 @@ const MAX_TYPES: usize = 2000;
 const DEPTH: usize = 16;
 /// Values that putting references in place may make of one schema.
 const MAX_NODES: usize = 20_000;
+
+/// What is read of YAML: as deep as JSON, and with aliases in place no larger than a body may be.
+const YAML: yaml::Limits = yaml::Limits {
+    bytes: MAX_BODY,
+    values: 100_000,
+    depth: 127,
+};
 
 /// One type as the document describes it.
 struct Described {
@@ -46,7 +53,10 @@ pub(super) async fn openapi(mut cx: Cx) -> Answer {
     fields.finish()?;
     let spec = match (spec, raw) {
         (Some(spec), None) => spec,
-        (None, Some(raw)) => parse(&raw)?,
+        (None, Some(raw)) => match task::blocking(move || parse(&raw)).await {
+            Some(read) => read?,
+            None => return Err(Problem::new(Code::Server, "The document was not read.")),
+        },
         _ => {
             let detail = "Exactly one of `spec` and `specRaw` is wanted.";
             return Err(Problem::new(Code::Generic, detail));
@@ -123,11 +133,27 @@ pub(super) async fn catalogue(mut cx: Cx) -> Answer {
     Ok(Reply::ok(&json!({ "data": { "modified": modified } })))
 }
 
+/// A document as it is written: JSON, or YAML 1.2. What begins like JSON and is neither is told why it is
+/// no JSON.
 fn parse(raw: &str) -> Result<Value, Problem> {
-    serde_json::from_str(raw).map_err(|error| {
-        let msg = format!("not a JSON document (YAML is not read): {error}");
-        Item::body("specRaw", ItemKind::ValueError, msg).into()
-    })
+    let raw = raw.strip_prefix('\u{feff}').unwrap_or(raw);
+    let no_json = match serde_json::from_str(raw) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    let (kind, msg) = match yaml::read(raw, YAML) {
+        Ok(value) => return Ok(value),
+        Err(error) if error.beyond => (ItemKind::Limit, error.to_string()),
+        Err(_) if raw.trim_start().starts_with(['{', '[']) => (
+            ItemKind::ValueError,
+            format!("not a JSON document: {no_json}"),
+        ),
+        Err(error) => {
+            let msg = format!("neither JSON nor YAML that JSON can say: {error}");
+            (ItemKind::ValueError, msg)
+        }
+    };
+    Err(Item::body("specRaw", kind, msg).into())
 }
 
 fn read(spec: &Value) -> Result<Vec<Described>, Problem> {

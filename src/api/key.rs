@@ -12,7 +12,7 @@ use super::source::network;
 use crate::auth::{NewKey, mint};
 use crate::ingest::fields::{any, sized};
 use crate::ingest::{Item, ItemKind};
-use crate::model::{ApiKey, AppNo, KeyId, Scope};
+use crate::model::{ApiKey, AppNo, KeyId, KeyPrefix, Scope};
 
 const MAX_SCOPES: usize = 50;
 /// Addresses and networks of one key.
@@ -54,6 +54,7 @@ pub(super) async fn create(mut cx: Cx) -> Answer {
     let ips = ips.value().unwrap_or_default();
     let ips = ips.iter().filter_map(|text| network(text).ok()).collect();
     let new = NewKey {
+        prefix: prefix(&cx, app),
         name: name.unwrap_or_default(),
         scopes,
         app,
@@ -65,6 +66,15 @@ pub(super) async fn create(mut cx: Cx) -> Answer {
     cx.carry_out(move |draft| Ok::<_, Problem>(draft.put_key(key)?))
         .await?;
     Ok(Reply::created(&json!({ "success": true, "apiKey": shown })))
+}
+
+/// What a new key begins with.
+fn prefix(cx: &Cx, app: Option<AppNo>) -> KeyPrefix {
+    let snapshot = cx.state.directory.peek();
+    let entry = app.and_then(|no| snapshot.app_by_no(no));
+    entry
+        .map(|entry| entry.app.new_key_prefix())
+        .unwrap_or_default()
 }
 
 /// The one answer that holds the text of a key.
@@ -141,7 +151,7 @@ fn shown(cx: &Cx, key: &ApiKey) -> Value {
     let scopes: Vec<String> = key.scopes.iter().cloned().map(String::from).collect();
     let mut shown = json!({
         "id": key.id, "name": key.name, "scopes": scopes, "createdAt": key.created,
-        "prefix": key.id.0.text("sk_"), "allowedIps": key.allowed_ips,
+        "prefix": key.id.0.text(key.prefix.as_str()), "allowedIps": key.allowed_ips,
     });
     let times = [
         ("expiresAt", key.expires),
@@ -186,6 +196,7 @@ pub(super) async fn rotate(mut cx: Cx) -> Answer {
         return Err(cannot_give(scope));
     }
     let new = NewKey {
+        prefix: prefix(&cx, known.app),
         name: known.name.clone(),
         scopes: known.scopes.clone(),
         app: known.app,

@@ -1,7 +1,7 @@
 //! The management API under `/api/v1` (`/api` means the same): one file per resource.
 //!
 //! Wire-compatible with the Svix client SDKs for applications, endpoints, event types, messages and
-//! attempts (`docs/api.md`). Handlers check and translate; what happens is decided below: `ingest`
+//! attempts (`docs/API.md`). Handlers check and translate; what happens is decided below: `ingest`
 //! takes messages in, `directory` changes configuration, `schedule` knows deliveries. `request` is
 //! what every route runs through, `error` the only place that makes statuses.
 //!
@@ -209,12 +209,18 @@ impl std::ops::Deref for ApiState {
 /// for every path and method that does not exist. Other routers are merged into it without a
 /// fallback of their own.
 pub fn router(state: Arc<ApiState>) -> Router {
-    routes::all().with_state(state)
+    routes::all(Router::new()).with_state(state)
 }
 
 /// The same as a service, in which accepting a message takes the short way.
 pub fn front(state: Arc<ApiState>) -> Front {
-    Front::new(router(Arc::clone(&state)), state)
+    front_with(state, Router::new())
+}
+
+/// The same with further pages, which have no fallback of their own.
+pub fn front_with(state: Arc<ApiState>, pages: Router<Arc<ApiState>>) -> Front {
+    let router = routes::all(pages).with_state(Arc::clone(&state));
+    Front::new(router, state)
 }
 
 /// Every path below `/api/v1`, for comparing them with the description.

@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use super::audit::Noting;
 use super::error::{Code, Problem};
+use super::meters::{Asked, template};
 use super::query::Query;
 use super::reply::Reply;
 use super::{ApiState, audit, idempotency};
@@ -130,6 +131,11 @@ where
             async move {
                 let meters = Arc::clone(&state);
                 let uri = request.uri().clone();
+                let asked = Asked {
+                    method: request.method().clone(),
+                    matched: request.extensions().get().cloned(),
+                };
+                let begun = meters.clock.monotonic();
                 let params = params.ok().as_ref().map(Params::of);
                 let answer = match routed(state, params, request, scope.as_ref()) {
                     Err(problem) => Err(problem),
@@ -138,7 +144,10 @@ where
                         Replay::Own => handler(cx).await,
                     },
                 };
-                leave(&meters, answer, uri.path())
+                let response = leave(&meters, answer, uri.path());
+                let took = meters.clock.monotonic().saturating_sub(begun);
+                meters.meters.routed(&asked, response.status(), took);
+                response
             }
         };
     axum::routing::on(method, route)
@@ -311,11 +320,9 @@ impl Cx {
         &self.method
     }
 
-    /// The path as it stands in the table of routes, without its version.
+    /// The path as it stands in the table of routes, without its version and a slash at its end.
     pub(super) fn template(&self) -> &str {
-        let path = self.matched.as_ref().map_or("", MatchedPath::as_str);
-        let path = path.strip_prefix("/api").unwrap_or(path);
-        path.strip_prefix("/v1").unwrap_or(path)
+        template(self.matched.as_ref().map_or("", MatchedPath::as_str))
     }
 
     /// What the path names within its application.
@@ -330,6 +337,13 @@ impl Cx {
     /// A parameter of the path, decoded.
     pub(super) fn param(&self, name: &str) -> &str {
         self.params.get(name).unwrap_or_default()
+    }
+
+    /// The host that was called, as the caller names it.
+    pub(super) fn host(&self) -> Option<&str> {
+        let header = self.headers.get(header::HOST);
+        let named = header.and_then(|host| host.to_str().ok());
+        named.or_else(|| self.uri.authority().map(http::uri::Authority::as_str))
     }
 
     /// The query string.

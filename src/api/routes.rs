@@ -18,8 +18,8 @@ use crate::model::Scope;
 
 type Route = MethodRouter<Arc<ApiState>>;
 
-/// The router: each path under `/api/v1` and `/api`, with and without a slash at its end.
-pub(super) fn all() -> Router<Arc<ApiState>> {
+/// The router: each path under `/api/v1` and `/api`, with and without a slash at its end; and `pages`.
+pub(super) fn all(pages: Router<Arc<ApiState>>) -> Router<Arc<ApiState>> {
     let mut router = Router::new();
     for (path, route) in groups().into_iter().flatten() {
         for prefix in ["/api/v1", "/api"] {
@@ -30,6 +30,7 @@ pub(super) fn all() -> Router<Arc<ApiState>> {
     router
         .merge(instance::guarded())
         .merge(inbound::routes())
+        .merge(pages)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
 }

@@ -2,9 +2,10 @@
 //! to a week at most (`api.md` 2.2). They are signed, not stored (`auth::portal`); what is stored is
 //! which of them are refused before their time.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use http::{StatusCode, header};
+use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -124,12 +125,25 @@ pub(super) async fn portal(mut cx: Cx) -> Answer {
         session,
     };
     let token = token.sign(signing_key(&cx).await?.as_bytes());
-    let host = cx.headers.get(header::HOST);
-    let host = host.and_then(|host| host.to_str().ok());
-    let host = host.unwrap_or("localhost");
-    let url = format!("https://{host}/portal#key={token}");
+    let base = base(cx.state.inbound.base(), cx.host());
+    let url = format!("{base}/portal#key={token}");
     let out = json!({ "url": url, "token": token });
     Ok(Reply::json(StatusCode::OK, &out))
+}
+
+/// Where the portal is: at the first of `server.public_urls`, or at the host that was called. Without TLS a
+/// token is sent to this machine only.
+fn base(public: Option<&str>, host: Option<&str>) -> String {
+    if let Some(public) = public {
+        return public.to_owned();
+    }
+    let host = host.unwrap_or("localhost");
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback =
+        name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    let scheme = if is_loopback { "http" } else { "https" };
+    format!("{scheme}://{host}")
 }
 
 /// The key of the instance, made when it is first needed.
@@ -233,6 +247,27 @@ fn add(cuts: &mut Vec<PortalCut>, new: Vec<PortalCut>, now: Timestamp) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_portal_is_where_the_gateway_is_called() {
+        for (public, host, url) in [
+            (None, Some("gw.example"), "https://gw.example"),
+            (None, Some("gw.example:8443"), "https://gw.example:8443"),
+            (None, Some("10.1.2.3:8071"), "https://10.1.2.3:8071"),
+            (None, Some("127.0.0.1:8071"), "http://127.0.0.1:8071"),
+            (None, Some("localhost"), "http://localhost"),
+            (None, Some("[::1]:8071"), "http://[::1]:8071"),
+            (None, Some("localhost.example"), "https://localhost.example"),
+            (None, None, "http://localhost"),
+            (
+                Some("https://a.example/gw"),
+                Some("127.0.0.1"),
+                "https://a.example/gw",
+            ),
+        ] {
+            assert_eq!(base(public, host), url);
+        }
+    }
 
     #[test]
     fn capabilities_become_bits() {

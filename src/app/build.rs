@@ -19,10 +19,11 @@ use crate::api;
 use crate::auth::{Auth, Entropy};
 use crate::backup::{self, Backups};
 use crate::base::task::{self, OnExit, Stop, Tasks};
-use crate::base::{Clock, SystemClock};
+use crate::base::{Clock, SystemClock, Timestamp};
 use crate::catalogs::Catalogs;
 use crate::client::{Client, ClientOptions, SystemResolver};
 use crate::config::Config;
+use crate::dashboard;
 use crate::deliver::{Defaults, Deliver};
 use crate::directory::Directory;
 use crate::inbound::{self, Inbound, KeysOverHttp};
@@ -128,10 +129,7 @@ pub(super) async fn engine(
     let news = announcer.source_news();
     let (quota_news, store_news) = (announcer.quota_news(), announcer.store_news());
 
-    let mut core = Core::new(settings(config));
-    let (delivery, now) = (&config.delivery, clock.now());
-    let recovery = schedule::begin(&mut core, now, &reader, &directory, delivery)
-        .map_err(|cause| store_error(config, cause))?;
+    let (core, recovery) = begin(config, clock.now(), &reader, &directory)?;
     let (recovered, recovery_failed) = recover(recovery)?;
     let parts = Parts {
         attempts: Arc::clone(&outgoing),
@@ -336,6 +334,19 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
+/// The scheduler's state as the store knows it, and what is still to be read.
+fn begin(
+    config: &Config,
+    now: Timestamp,
+    reader: &Arc<dyn Reader>,
+    directory: &Arc<Directory>,
+) -> Result<(Core, Recovery), Error> {
+    let mut core = Core::new(settings(config));
+    let recovery = schedule::begin(&mut core, now, reader, directory, &config.delivery)
+        .map_err(|cause| store_error(config, cause))?;
+    Ok((core, recovery))
+}
+
 /// Reads what was open, beside the driver. If it cannot be read the node must not start: the error
 /// comes by the second channel, and the first stays open so that nothing new is sent before.
 fn recover(recovery: Recovery) -> Result<(mpsc::Receiver<Input>, RecoveryError), Error> {
@@ -450,7 +461,12 @@ pub(super) fn serve(
     tasks.spawn(
         "api",
         OnExit::StopNode,
-        run_server(front, api::front(Arc::clone(&api)), stop, drain),
+        run_server(
+            front,
+            api::front_with(Arc::clone(&api), dashboard::router()),
+            stop,
+            drain,
+        ),
     );
     if let Some(admin) = listeners.admin {
         bound.push_str(&format!(

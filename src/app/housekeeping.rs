@@ -21,7 +21,7 @@ use crate::store::Space;
 /// Space and clock are looked at this often.
 const EVERY: Duration = Duration::from_secs(2);
 /// Whether a quota is used up is looked at this often.
-const QUOTAS: Duration = Duration::from_secs(10);
+const QUOTAS: Duration = Duration::from_secs(5);
 /// When keys were last used is stored this often.
 const KEY_USE: Duration = Duration::from_secs(600);
 /// What the instance takes is sampled this often.

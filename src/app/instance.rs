@@ -7,7 +7,7 @@ use super::build::Engine;
 use crate::auth::{KEY_RANDOM, NewKey, mint};
 use crate::base::Clock;
 use crate::directory;
-use crate::model::{AppId, Application, Quotas, Scope};
+use crate::model::{AppId, Application, KeyPrefix, Quotas, Scope};
 use crate::schedule::OPERATOR;
 
 /// Adds the event types of the catalogues that the configuration names.
@@ -56,6 +56,7 @@ pub(super) async fn prepare(
                     created: now,
                     updated: now,
                     portal_cuts: Vec::new(),
+                    key_prefix: None,
                     plan: None,
                     quotas: Quotas::default(),
                     deleted: None,
@@ -68,6 +69,7 @@ pub(super) async fn prepare(
                 return Ok(None);
             }
             let new = NewKey {
+                prefix: KeyPrefix::default(),
                 name: String::from("first admin key"),
                 scopes: vec![Scope::Admin],
                 app: None,

@@ -1,23 +1,27 @@
-//! The text of an API key: `sk_<27 characters of its id>_<43 base62 characters, 256 bits>`.
+//! The text of an API key: `<prefix><27 characters of its id>_<43 base62 characters, 256 bits>`, where the
+//! prefix is `sk_`, or for keys of one application `sk_app_` or what the application says.
 //!
-//! No dot in it: the client SDKs read the text after the first dot as a region (`api.md` 2.2).
+//! It is read from its end, so every prefix there ever was goes on working: the hash is one of the whole
+//! text. No dot in it: the client SDKs read the text after the first dot as a region (`api.md` 2.2).
 
 use ipnet::IpNet;
 
 use super::hash;
 use crate::base::Timestamp;
-use crate::model::{ApiKey, AppNo, KeyId, Scope};
+use crate::model::{ApiKey, AppNo, KeyId, KeyPrefix, Scope};
 
 /// Random bytes that [`mint`] wants: 14 for the id, 32 for the secret part.
 pub const KEY_RANDOM: usize = 46;
-/// What the text begins with.
-const PREFIX: &str = "sk_";
+/// Characters of the id.
+const ID_LEN: usize = 27;
 /// Base62 digits of 256 bits.
 const SECRET_LEN: usize = 43;
 
 /// What a new key is to be.
 #[derive(Debug, Clone)]
 pub struct NewKey {
+    /// What its text begins with.
+    pub prefix: KeyPrefix,
     /// For people.
     pub name: String,
     /// What it opens.
@@ -38,11 +42,12 @@ pub fn mint(random: [u8; KEY_RANDOM], new: NewKey, now: Timestamp) -> (ApiKey, S
     unique.copy_from_slice(head);
     secret.copy_from_slice(tail);
     let id = KeyId::new(now, unique);
-    let mut text = id.0.text(PREFIX);
+    let mut text = id.0.text(new.prefix.as_str());
     text.push('_');
     text.extend(base62(secret).map(char::from));
     let key = ApiKey {
         id,
+        prefix: new.prefix,
         name: new.name,
         hash: hash(&text),
         scopes: new.scopes,
@@ -58,11 +63,12 @@ pub fn mint(random: [u8; KEY_RANDOM], new: NewKey, now: Timestamp) -> (ApiKey, S
 
 /// The id in a key's text, if it has the form of one.
 pub(super) fn id_of(text: &str) -> Option<KeyId> {
-    let (id, secret) = text.strip_prefix(PREFIX)?.split_once('_')?;
-    if secret.len() != SECRET_LEN {
-        return None;
-    }
-    crate::base::Id20::parse("", id).ok().map(KeyId)
+    let at = text.len().checked_sub(ID_LEN + 1 + SECRET_LEN)?;
+    let (prefix, rest) = text.split_at_checked(at)?;
+    let (id, secret) = rest.split_at_checked(ID_LEN)?;
+    let is_one = (1..=KeyPrefix::MAX).contains(&prefix.len()) && secret.starts_with('_');
+    let id = is_one.then(|| crate::base::Id20::parse("", id).ok())?;
+    id.map(KeyId)
 }
 
 /// Neither revoked nor expired.
@@ -94,6 +100,7 @@ mod tests {
 
     fn new() -> NewKey {
         NewKey {
+            prefix: KeyPrefix::default(),
             name: String::from("test"),
             scopes: vec![Scope::Admin],
             app: None,
@@ -129,6 +136,33 @@ mod tests {
     fn texts_of_another_form_have_no_id() {
         for text in ["", "sk_", "sk_abc_def", "key_x", "sk_.", "sk__"] {
             assert_eq!(id_of(text), None, "{text}");
+        }
+        let (_, text) = mint([7; KEY_RANDOM], new(), Timestamp::ZERO);
+        let bare = text.strip_prefix("sk_").unwrap();
+        let secret = text.split_at(3 + ID_LEN).1.to_owned();
+        let far = "x".repeat(KeyPrefix::MAX + 1);
+        for text in [
+            bare.to_owned(),
+            format!("{far}{bare}"),
+            format!("{text}x"),
+            text.replacen(&secret, &format!("x{}", secret.split_at(1).1), 1),
+            "ä".repeat(50),
+        ] {
+            assert_eq!(id_of(&text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_found_under_every_prefix() {
+        for prefix in ["riq_live_", "sk_app_", "a1_", "abcdefghijklmnopqrs_"] {
+            let new = NewKey {
+                prefix: KeyPrefix::parse(prefix).unwrap(),
+                ..new()
+            };
+            let (key, text) = mint([9; KEY_RANDOM], new, Timestamp::from_millis(5));
+            assert!(text.starts_with(prefix) && !text.contains('.'), "{text}");
+            assert_eq!(id_of(&text), Some(key.id));
+            assert_eq!(key.prefix.as_str(), prefix);
         }
     }
 

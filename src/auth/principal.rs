@@ -126,6 +126,7 @@ mod tests {
         let key = crate::auth::mint(
             [1; crate::auth::KEY_RANDOM],
             crate::auth::NewKey {
+                prefix: crate::model::KeyPrefix::default(),
                 name: String::new(),
                 scopes: scopes
                     .iter()

@@ -1,4 +1,4 @@
-//! Building blocks that could live in any server: ids, time, sizes, tasks.
+//! Building blocks that could live in any server: ids, time, sizes, tasks, YAML.
 //!
 //! Nothing here knows what a webhook is. Pure except [`clock`], the one place that reads clocks,
 //! and [`task`], the one place that spawns.
@@ -10,6 +10,7 @@ pub mod id;
 pub mod size;
 pub mod task;
 pub mod time;
+pub mod yaml;
 
 pub use clock::{Clock, SystemClock};
 pub use id::{BadId, Id20};

@@ -3,10 +3,12 @@
 //! Works on an opened directory and only says what is to be printed; opening and printing are the
 //! caller's. While the gateway runs the same is done over `/api/v1/api-keys`.
 
+use std::sync::Arc;
+
 use crate::auth::{KEY_RANDOM, NewKey, mint};
 use crate::base::Timestamp;
 use crate::directory::{self, Directory};
-use crate::model::{ApiKey, AppNo, KeyId, Scope};
+use crate::model::{ApiKey, Application, KeyId, Scope};
 
 /// Arguments of `posthaste keys`.
 #[derive(Debug, Clone, clap::Args)]
@@ -72,10 +74,13 @@ pub async fn run(
             app,
             expires,
         } => {
+            let app = app.map(|app| application(directory, &app)).transpose()?;
+            let prefix = app.as_ref().map(|app| app.new_key_prefix());
             let new = NewKey {
+                prefix: prefix.unwrap_or_default(),
                 name,
                 scopes: scopes.into_iter().map(Scope::from).collect(),
-                app: app.map(|app| application(directory, app)).transpose()?,
+                app: app.map(|app| app.no),
                 expires: expires.map(|text| future(text, now)).transpose()?,
                 allowed_ips: Vec::new(),
             };
@@ -89,10 +94,10 @@ pub async fn run(
     }
 }
 
-fn application(directory: &Directory, id_or_uid: String) -> Result<AppNo, Error> {
+fn application(directory: &Directory, id_or_uid: &str) -> Result<Arc<Application>, Error> {
     let snapshot = directory.peek();
-    let found = snapshot.app(&id_or_uid).map(|entry| entry.app.no);
-    found.ok_or(Error::NoApplication(id_or_uid))
+    let found = snapshot.app(id_or_uid).map(|entry| Arc::clone(&entry.app));
+    found.ok_or_else(|| Error::NoApplication(id_or_uid.to_owned()))
 }
 
 fn future(text: String, now: Timestamp) -> Result<Timestamp, Error> {

@@ -314,6 +314,13 @@ impl Draft {
             .map(|entry| Arc::clone(&entry.app));
         let of = (ConfigKind::Application, app.id.to_string());
         self.touch(of, Some(app.no), before.as_deref(), &app);
+        let quota = before.map_or(app.quotas.concurrency, |before| before.quotas.concurrency);
+        if quota != app.quotas.concurrency {
+            // The scheduler looks an application's quota up with its endpoints.
+            let entry = self.next.app_by_no(app.no);
+            let own = entry.map_or(&[][..], |entry| &entry.endpoints);
+            self.endpoints.extend(own.iter().cloned());
+        }
         self.next.put_app(app);
         Ok(())
     }

@@ -82,6 +82,7 @@ const fn shown(kind: ConfigKind) -> &'static [&'static str] {
             "metadata",
             "quotas",
             "plan",
+            "key_prefix",
             "deleted",
         ],
         ConfigKind::Endpoint => &[
@@ -111,7 +112,15 @@ const fn shown(kind: ConfigKind) -> &'static [&'static str] {
             "feature_flags",
             "deleted",
         ],
-        ConfigKind::ApiKey => &["name", "scopes", "app", "expires", "revoked", "allowed_ips"],
+        ConfigKind::ApiKey => &[
+            "name",
+            "prefix",
+            "scopes",
+            "app",
+            "expires",
+            "revoked",
+            "allowed_ips",
+        ],
         ConfigKind::Source => &[
             "name",
             "provider",

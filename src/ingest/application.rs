@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::fields::{Fields, Given, Item, ItemKind, Wrong, sized};
 use crate::base::Timestamp;
 use crate::directory::{self, Draft};
-use crate::model::{AppId, Application, Quotas};
+use crate::model::{AppId, Application, KeyPrefix, Quotas};
 use crate::policy::quota;
 
 /// What a caller says about an application.
@@ -25,6 +25,8 @@ pub struct ApplicationIn {
     pub plan: Option<String>,
     /// What is allowed to it.
     pub quotas: Quotas,
+    /// What its new keys begin with.
+    pub key_prefix: Option<KeyPrefix>,
 }
 
 fn known_plan(name: &str) -> Result<(), Wrong> {
@@ -38,16 +40,20 @@ fn known_plan(name: &str) -> Result<(), Wrong> {
     ))
 }
 
-/// `{endpoints?, eventTypesPerEndpoint?, deliveriesPerMonth?}`
+fn prefix_of_keys(text: &str) -> Result<(), Wrong> {
+    let checked = KeyPrefix::parse(text).map(drop);
+    checked.map_err(|error| (ItemKind::ValueError, error.to_string().into()))
+}
+
+/// `{endpoints?, eventTypesPerEndpoint?, deliveriesPerMonth?, concurrency?}`
 fn quotas(value: Value) -> Result<Quotas, Wrong> {
-    if value
-        .get("concurrency")
-        .is_some_and(|value| !value.is_null())
-    {
-        let msg = "the quota `concurrency` is not supported yet";
-        return Err((ItemKind::UnsupportedField, msg.into()));
+    let quotas: Quotas = serde_json::from_value(value)
+        .map_err(|error| (ItemKind::ValueError, error.to_string().into()))?;
+    if quotas.concurrency == Some(0) {
+        let msg = "`concurrency` is 1 to 65535; to send nothing, disable the endpoints";
+        return Err((ItemKind::ValueError, msg.into()));
     }
-    serde_json::from_value(value).map_err(|error| (ItemKind::ValueError, error.to_string().into()))
+    Ok(quotas)
 }
 
 impl ApplicationIn {
@@ -63,6 +69,7 @@ impl ApplicationIn {
         let metadata = fields.metadata();
         let plan = fields.text("plan", known_plan).value();
         let quotas = fields.read("quotas", quotas).value().unwrap_or_default();
+        let key_prefix = fields.text("keyPrefix", prefix_of_keys).value();
         fields.unsupported("defaults");
         fields.finish()?;
         Ok(Self {
@@ -72,6 +79,7 @@ impl ApplicationIn {
             metadata,
             plan,
             quotas,
+            key_prefix: key_prefix.and_then(|text| KeyPrefix::parse(&text).ok()),
         })
     }
 
@@ -95,6 +103,7 @@ impl ApplicationIn {
             portal_cuts: Vec::new(),
             plan: self.plan,
             quotas: self.quotas,
+            key_prefix: self.key_prefix,
             deleted: None,
         };
         draft.put_app(app.clone())?;

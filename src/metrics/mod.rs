@@ -118,6 +118,11 @@ metrics! {
     CONNECTIONS_OUT = Gauge "posthaste_connections_out";
     /// Answered requests of the API by `class` (`2xx`, `4xx`, `5xx`).
     HTTP_REQUESTS = Counter "posthaste_http_requests_total";
+    /// Answered requests of the API by `method`, `route` (as the description writes it) and `status`. Single
+    /// messages are counted by `posthaste_ingest_*` alone.
+    API_REQUESTS = Counter "posthaste_api_requests_total";
+    /// From the head of such a request to its answer, by `method` and `route`, seconds.
+    API_SECONDS = Histogram "posthaste_api_seconds";
     /// Panics caught.
     PANICS = Counter "posthaste_panics_total";
     /// Version of the binary, always 1, with label `version`.

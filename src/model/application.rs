@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AppId, AppNo};
+use super::{AppId, AppNo, KeyPrefix};
 use crate::base::Timestamp;
 
 /// A tenant.
@@ -35,8 +35,20 @@ pub struct Application {
     /// What is allowed to it; wins over its plan.
     #[serde(default, skip_serializing_if = "Quotas::is_empty")]
     pub quotas: Quotas,
+    /// What new keys of it begin with; `None` = [`KeyPrefix::of_applications`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_prefix: Option<KeyPrefix>,
     /// When it was deleted; a deleted application is in no list and takes nothing in.
     pub deleted: Option<Timestamp>,
+}
+
+impl Application {
+    /// What new keys of it begin with.
+    pub fn new_key_prefix(&self) -> KeyPrefix {
+        self.key_prefix
+            .clone()
+            .unwrap_or_else(KeyPrefix::of_applications)
+    }
 }
 
 /// Quotas of an application; what is `None` is as the plan says, or without limit.
@@ -52,6 +64,9 @@ pub struct Quotas {
     /// Deliveries accepted in one calendar month (UTC).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deliveries_per_month: Option<u64>,
+    /// Attempts under way at the same time, all endpoints together; never 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<u16>,
 }
 
 impl Quotas {
@@ -60,6 +75,7 @@ impl Quotas {
         self.endpoints.is_none()
             && self.event_types_per_endpoint.is_none()
             && self.deliveries_per_month.is_none()
+            && self.concurrency.is_none()
     }
 }
 

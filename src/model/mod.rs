@@ -28,7 +28,7 @@ pub use ids::{
     AppId, AppNo, AttemptId, AuditId, EndpointId, EndpointNo, KeyId, LaneId, MessageId, Position,
     SourceId, SourceNo, TaskId,
 };
-pub use key::{ApiKey, Scope};
+pub use key::{ApiKey, BadPrefix, KeyPrefix, Scope};
 pub use message::{ContentType, Labels, Message};
 pub use secret::{OldSecret, Secret};
 pub use source::{HeldSecret, OldToken, Source, SourceResponse};

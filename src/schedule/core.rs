@@ -1,14 +1,13 @@
 //! The state machine of all live deliveries: `(now, input)` in, commands out. Pure.
 //!
-//! Memory holds what is waiting for a slot or being sent, and per endpoint one due time for what is
-//! parked in the store. A delivery leaves memory when it is finished, when its next attempt is due
-//! later, when its endpoint is switched off, or when it waited [`Settings::spill_after`]: so memory
-//! never grows with the backlog and the checkpoint always moves.
-//!
-//! A message with a time of delivery is put off when its turn has come (`finish`, ADR 0342).
+//! Memory holds what is waiting for a slot or being sent, and per endpoint one due time for what is parked in
+//! the store. A delivery leaves memory when it is finished, when its next attempt is due later, when its
+//! endpoint is switched off, or when it waited [`Settings::spill_after`]: so memory never grows with the
+//! backlog and the checkpoint always moves. A message with a time of delivery is put off when its turn has
+//! come (`finish`, ADR 0342).
 //!
 //! Fairness: applications take turns, and within one its endpoints; no application may have more
-//! than twice as many attempts under way as there are free slots. Order, where asked for: see [`order`].
+//! than twice as many attempts under way as there are free slots, nor than its quota. Order: see [`order`].
 //!
 //! Elsewhere: limits of one endpoint (`policy::limit`), what an outcome means (`policy::retry`,
 //! `policy::health`), carrying out commands (`schedule::driver`).
@@ -107,6 +106,8 @@ pub struct Plan {
 pub enum Input {
     /// An endpoint is there, was changed or was deleted.
     Endpoint(Box<Plan>),
+    /// Attempts that an application may have under way; `None` = its share.
+    Quota(AppNo, Option<usize>),
     /// At start: what the store remembers of an endpoint. Its plan was handed in before.
     State(EndpointNo, EndpointState),
     /// At start: a lane of an earlier run and its checkpoint.
@@ -379,6 +380,7 @@ impl Core {
         self.look_at_clock(now);
         match input {
             Input::Endpoint(plan) => self.configure(*plan, out),
+            Input::Quota(app, quota) => self.ring.set_quota(app, quota),
             Input::State(endpoint, state) => self.restore(now, endpoint, state),
             Input::Lane(lane, checkpoint) => {
                 self.lanes.insert(lane, OpenLane::at(checkpoint));

@@ -263,6 +263,8 @@ impl<A: Attempts> Driver<A> {
 
     fn take_endpoint(&mut self, endpoint: &Endpoint) {
         self.parts.attempts.prepare(endpoint);
+        let quota = plan::quota(&self.parts.directory.peek(), endpoint.app);
+        self.step(Input::Quota(endpoint.app, quota));
         self.step(Input::Endpoint(Box::new(plan::of(
             endpoint,
             &self.parts.config,

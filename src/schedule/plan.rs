@@ -5,8 +5,15 @@ use std::time::Duration;
 
 use super::core::Plan;
 use crate::config;
-use crate::model::{DisableReason, Endpoint};
+use crate::directory::Snapshot;
+use crate::model::{AppNo, DisableReason, Endpoint};
 use crate::policy::retry::RetryPlan;
+
+/// How many attempts an application may have under way at the same time, if that is limited.
+pub(super) fn quota(snapshot: &Snapshot, app: AppNo) -> Option<usize> {
+    let quota = snapshot.app_by_no(app)?.app.quotas.concurrency;
+    quota.map(usize::from)
+}
 
 /// The plan of an endpoint.
 pub(super) fn of(endpoint: &Endpoint, defaults: &config::Delivery) -> Plan {

@@ -48,6 +48,11 @@ pub fn begin(
             &mut none,
         );
     }
+    for entry in snapshot.apps() {
+        if let Some(quota) = plan::quota(&snapshot, entry.app.no) {
+            core.step(now, Input::Quota(entry.app.no, Some(quota)), &mut none);
+        }
+    }
     for (no, state) in reader.endpoint_states()? {
         core.step(now, Input::State(no, state), &mut none);
         let app = snapshot

@@ -11,7 +11,7 @@ use metrics_exporter_prometheus::{
 
 use super::Error;
 use crate::base::task::Stop;
-use crate::metrics::{ALL, COMMIT_MESSAGES, Kind};
+use crate::metrics::{ALL, API_SECONDS, COMMIT_MESSAGES, Kind};
 
 /// Upper ends in seconds: 100 us to 60 s, three to a decade.
 const SECONDS: [f64; 18] = [
@@ -22,6 +22,8 @@ const SECONDS: [f64; 18] = [
 const MESSAGES: [f64; 11] = [
     1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0,
 ];
+/// Upper ends in seconds for calls of the API: there is a histogram for each, so there are fewer of them.
+const CALLS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0, 15.0];
 /// How often recorded values are moved into buckets; between, memory grows with traffic.
 const UPKEEP: Duration = Duration::from_secs(10);
 
@@ -81,10 +83,10 @@ pub fn scoped<T>(body: impl FnOnce() -> T) -> Result<(Exposition, T), Error> {
 fn recorder() -> Result<PrometheusRecorder, Error> {
     let mut builder = PrometheusBuilder::new();
     for metric in ALL.iter().filter(|metric| metric.kind == Kind::Histogram) {
-        let buckets: &[f64] = if metric.name == COMMIT_MESSAGES {
-            &MESSAGES
-        } else {
-            &SECONDS
+        let buckets: &[f64] = match metric.name {
+            COMMIT_MESSAGES => &MESSAGES,
+            API_SECONDS => &CALLS,
+            _ => &SECONDS,
         };
         builder = builder
             .set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)

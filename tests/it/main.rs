@@ -13,6 +13,7 @@ mod inbound;
 mod interleavings;
 mod kit;
 mod lane;
+mod portal;
 mod process;
 mod prometheus;
 mod providers;

@@ -37,6 +37,8 @@ const EXPECTED: &[&str] = &[
     "posthaste_connections_refused_total",
     "posthaste_connections_out",
     "posthaste_http_requests_total{class=\"2xx\"} > 0",
+    "posthaste_api_requests_total{method=\"POST\",route=\"/app/{app_id}/endpoint\",status=\"201\"} == 1",
+    "posthaste_api_seconds_count{method=\"POST\",route=\"/app\"} == 1",
     "posthaste_store_bytes > 0",
     "histogram_quantile(0.99, posthaste_delivery_seconds_bucket) > 0",
     "up == 1",

@@ -17,22 +17,53 @@ use crate::policy::retry;
 pub(super) struct Ring {
     turns: VecDeque<AppNo>,
     apps: HashMap<AppNo, Turn>,
+    /// Attempts at the same time, of applications that have a quota for them.
+    quotas: HashMap<AppNo, usize>,
 }
 
 #[derive(Default)]
 struct Turn {
     endpoints: VecDeque<EndpointNo>,
     in_flight: usize,
+    /// As `Ring::quotas` says.
+    quota: Option<usize>,
+}
+
+impl Turn {
+    /// Whether its application has all the attempts under way that it may have.
+    fn is_full(&self) -> bool {
+        self.quota.is_some_and(|quota| self.in_flight >= quota)
+    }
 }
 
 impl Ring {
     /// Adds an endpoint at the end of its application's row. It must not be in there yet.
     fn push(&mut self, app: AppNo, endpoint: EndpointNo) {
-        let turn = self.apps.entry(app).or_default();
-        if turn.endpoints.is_empty() {
+        let turn = self.turn(app);
+        let is_first = turn.endpoints.is_empty();
+        turn.endpoints.push_back(endpoint);
+        if is_first {
             self.turns.push_back(app);
         }
-        turn.endpoints.push_back(endpoint);
+    }
+
+    fn turn(&mut self, app: AppNo) -> &mut Turn {
+        let Self { apps, quotas, .. } = self;
+        apps.entry(app).or_insert_with(|| Turn {
+            quota: quotas.get(&app).copied(),
+            ..Turn::default()
+        })
+    }
+
+    /// From now on the application has at most so many attempts under way; those that are end first.
+    pub(super) fn set_quota(&mut self, app: AppNo, quota: Option<usize>) {
+        match quota {
+            Some(quota) => self.quotas.insert(app, quota),
+            None => self.quotas.remove(&app),
+        };
+        if let Some(turn) = self.apps.get_mut(&app) {
+            turn.quota = quota;
+        }
     }
 
     /// Takes the next endpoint of the next application. An application may have at most twice as many
@@ -44,7 +75,7 @@ impl Ring {
             let Some(turn) = self.apps.get_mut(&app) else {
                 continue;
             };
-            if turn.in_flight >= free.saturating_mul(2) {
+            if turn.in_flight >= free.saturating_mul(2) || turn.is_full() {
                 self.turns.push_back(app);
                 continue;
             }
@@ -61,7 +92,7 @@ impl Ring {
 
     /// An attempt of the application started.
     fn started(&mut self, app: AppNo) {
-        self.apps.entry(app).or_default().in_flight += 1;
+        self.turn(app).in_flight += 1;
     }
 
     /// An attempt of the application ended.
@@ -74,10 +105,11 @@ impl Ring {
         }
     }
 
-    /// Endpoints that wait for their turn.
+    /// Endpoints that wait for their turn, and not for attempts of their own application to end.
     pub(super) fn waiting(&self) -> impl Iterator<Item = EndpointNo> {
         self.apps
             .values()
+            .filter(|turn| !turn.is_full())
             .flat_map(|turn| turn.endpoints.iter().copied())
     }
 }

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use posthaste::model::{Delivery, Verdict};
 use posthaste::store::Settlement;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::history::{DEAD, Past, finished, position, retry, settle};
-use super::kit::Gateway;
 
 #[tokio::test]
 async fn stats_count_each_delivery_once() {
@@ -217,68 +216,4 @@ async fn there_are_no_transformations_and_none_can_be_set() {
             [(field.to_owned(), "unsupported_field".to_owned())]
         );
     }
-}
-
-fn spec() -> Value {
-    json!({
-        "openapi": "3.1.0",
-        "webhooks": {
-            "pet.new": {"post": {
-                "description": "A pet came",
-                "requestBody": {"content": {"application/json": {
-                    "schema": {"$ref": "#/components/schemas/Pet"}}}},
-            }},
-            "pet.gone": {"post": {"summary": "A pet left", "deprecated": true}},
-        },
-        "components": {"schemas": {"Pet": {"type": "object", "properties": {"name": {"type": "string"}}}}},
-    })
-}
-
-#[tokio::test]
-async fn event_types_come_out_of_an_openapi_document() {
-    let gateway = Gateway::start().await;
-    let old = json!({"name": "old.type", "description": "x"});
-    gateway.post("/event-type", &old).expect(201).await;
-    let path = "/event-type/import/openapi";
-    let dry = json!({"specRaw": spec().to_string(), "dryRun": true});
-    let told = gateway.post(path, &dry).expect(200).await.json();
-    assert_eq!(told["data"]["to_modify"].as_array().unwrap().len(), 2);
-    gateway.get("/event-type/pet.new").expect(404).await;
-    let body = json!({"spec": spec(), "replaceAll": true});
-    let told = gateway.post(path, &body).expect(200).await.json();
-    let mut names: Vec<&str> = told["data"]["modified"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|n| n.as_str().unwrap())
-        .collect();
-    names.sort_unstable();
-    assert_eq!(names, ["pet.gone", "pet.new"]);
-    let made = gateway.get("/event-type/pet.new").expect(200).await.json();
-    assert_eq!(made["description"], "A pet came");
-    assert_eq!(
-        made["schemas"]["1"]["properties"]["name"],
-        json!({"type": "string"})
-    );
-    let gone = gateway.get("/event-type/pet.gone").expect(200).await.json();
-    assert_eq!(
-        (&gone["description"], &gone["deprecated"]),
-        (&json!("A pet left"), &json!(true))
-    );
-    assert_eq!(
-        gateway.get("/event-type/old.type").expect(200).await.json()["archived"],
-        true
-    );
-    for body in [json!({}), json!({"spec": {}, "specRaw": "{}"})] {
-        let refused = gateway.post(path, &body).send().await;
-        assert_eq!(refused.problem(), (400, "generic_error".to_owned()));
-    }
-    let refused = gateway
-        .post(path, &json!({"specRaw": "openapi: 3.1.0"}))
-        .send()
-        .await;
-    assert_eq!(
-        refused.mistakes(),
-        [("body.specRaw".to_owned(), "value_error".to_owned())]
-    );
 }

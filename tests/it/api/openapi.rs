@@ -231,6 +231,12 @@ fn text_of(schema: &Value, n: usize) -> Value {
             "a".repeat(n.saturating_sub(head.len()))
         ));
     }
+    if schema["pattern"]
+        .as_str()
+        .is_some_and(|form| form.ends_with("_$"))
+    {
+        return json!(format!("{}_", "a".repeat(n.saturating_sub(1))));
+    }
     json!("a".repeat(n))
 }
 

@@ -114,9 +114,14 @@ async fn plans_have_the_deliveries_of_the_origin_and_quotas_win_over_them() {
     for (wrong, field, kind) in [
         (json!({"plan": "gold"}), "body.plan", "value_error"),
         (
-            json!({"quotas": {"concurrency": 5}}),
+            json!({"quotas": {"concurrency": 0}}),
             "body.quotas",
-            "unsupported_field",
+            "value_error",
+        ),
+        (
+            json!({"quotas": {"concurrency": 65_536}}),
+            "body.quotas",
+            "value_error",
         ),
         (json!({"quotas": {"none": 5}}), "body.quotas", "value_error"),
         (

@@ -10,5 +10,6 @@ mod ingest;
 mod lifecycle;
 mod pace;
 mod payloads;
+mod quotas;
 mod reading;
 mod retry;

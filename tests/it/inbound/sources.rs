@@ -244,6 +244,7 @@ async fn key(stage: &Stage, scopes: &[&str], app: Option<&str>) -> String {
             .collect(),
         app,
         expires: None,
+        prefix: posthaste::model::KeyPrefix::default(),
         allowed_ips: Vec::new(),
     };
     let random = [u8::try_from(scopes.len()).unwrap() + u8::from(app.is_some()); auth::KEY_RANDOM];

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use posthaste::schedule::core::Settings;
+use posthaste::model::AppNo;
+use posthaste::schedule::core::{Input, Settings};
 
 use super::{Answer, DAY, HOUR, MINUTE, Sim, plan};
 
@@ -115,6 +116,50 @@ fn a_hanging_application_leaves_the_others_their_share() {
         .count();
     assert!(delivered >= 590, "{delivered} of 600");
     assert_eq!(late, 0, "healthy applications waited");
+}
+
+#[test]
+fn an_application_with_a_quota_keeps_to_it_in_turns_and_nobody_waits_for_it() {
+    let mut sim = Sim::with(29, Settings::default());
+    let own: Vec<_> = (1..=8)
+        .map(|no| sim.endpoint(plan(no, 1), Answer::Status(200)))
+        .collect();
+    for ep in &own {
+        sim.peer(*ep).takes = Duration::from_secs(1);
+    }
+    let other = sim.endpoint(plan(9, 2), Answer::Status(200));
+    let of = |sim: &Sim, ep| sim.seen.iter().filter(|seen| seen.endpoint == ep).count();
+    sim.step(Input::Quota(AppNo(1), Some(4)));
+    for round in 0..10 {
+        for ep in own.iter().chain([&other]) {
+            sim.publish(&[*ep]);
+        }
+        sim.advance(Duration::from_millis(100));
+        assert_eq!(sim.core.in_flight(), 4, "round {round}");
+        assert_eq!(of(&sim, other), round + 1, "another application waited");
+        // What waits for its own application's attempts does not wait for a slot.
+        assert_eq!(sim.core.oldest_runnable(), None);
+    }
+    sim.advance(Duration::from_secs(9));
+    for ep in &own {
+        let served = of(&sim, *ep);
+        assert!(
+            (4..=6).contains(&served),
+            "{served} of 10 after half the time"
+        );
+    }
+    sim.advance(Duration::from_secs(15));
+    assert!(
+        own.iter().all(|ep| of(&sim, *ep) == 10),
+        "everything arrived"
+    );
+    for ep in own.iter().cycle().take(24) {
+        sim.publish(&[*ep]);
+    }
+    assert_eq!(sim.core.in_flight(), 4);
+    sim.step(Input::Quota(AppNo(1), None));
+    sim.advance(Duration::from_millis(100));
+    assert!(sim.core.in_flight() > 8, "{}", sim.core.in_flight());
 }
 
 #[test]
