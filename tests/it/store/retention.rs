@@ -423,6 +423,40 @@ fn what_ended_late_stays_although_its_message_is_old() {
     }
 }
 
+/// All in one table, which lies below the floor of the messages as a whole.
+#[test]
+fn a_table_stays_while_an_attempt_in_it_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = open_apart(&storage(dir.path()));
+    let mut batch: Vec<_> = (0..5).map(|_| sent(50)).collect();
+    opened.writer.append(&mut batch).unwrap();
+    let early = [1, 3, 4, 5].map(|seq| answered(seq, 1, START, noise(seq, 10)));
+    settle(&mut opened.writer, early.to_vec(), 5);
+    let parked = backlog(1, START.plus(days(50)), at(2));
+    let park = Settlement {
+        park: vec![parked.clone()],
+        ..Settlement::default()
+    };
+    opened.writer.settle(&park).unwrap();
+    opened.writer.tend(START.plus(days(49))).unwrap();
+    let done = Settlement {
+        unpark: vec![parked.key],
+        attempts: vec![answered(2, 1, START.plus(days(50)), noise(2, 10))],
+        ..Settlement::default()
+    };
+    opened.writer.settle(&done).unwrap();
+    opened.writer.tend(START.plus(days(51))).unwrap();
+    opened.reader.scrub().unwrap();
+    for (day, shows) in [(80, true), (109, true), (111, false)] {
+        opened.writer.tend(START.plus(days(day))).unwrap();
+        assert!(opened.reader.fetch(at(0), 9).unwrap().is_empty());
+        let found = shown(&*opened.reader);
+        let found: Vec<_> = found.iter().map(|(seq, ..)| *seq).collect();
+        let expected: &[u64] = if shows { &[2] } else { &[] };
+        assert_eq!(found, expected, "day {day}");
+    }
+}
+
 /// A record of before attempts had a life of their own does not outlive its message.
 #[test]
 fn an_attempt_of_an_earlier_version_goes_with_its_message() {

@@ -33,7 +33,7 @@ use crate::kit::variable;
 
 pub(crate) const FORMAT_1: &[u8] = include_bytes!("../../fixtures/store-format-1");
 /// As of when attempts say when their message was accepted, and long answers stand in rows of their own.
-const FORMAT_1_DATED: &[u8] = include_bytes!("../../fixtures/store-format-1-dated");
+pub(crate) const FORMAT_1_DATED: &[u8] = include_bytes!("../../fixtures/store-format-1-dated");
 const T0: Timestamp = Timestamp::from_millis(1_767_600_000_000);
 /// As long as there are fixtures.
 const KEPT: std::time::Duration = std::time::Duration::from_secs(100 * 365 * 86_400);
