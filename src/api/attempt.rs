@@ -78,7 +78,8 @@ impl Wanted {
     }
 }
 
-/// GET `/app/{app_id}/attempt/endpoint/{endpoint_id}`: newest first.
+/// GET `/app/{app_id}/attempt/endpoint/{endpoint_id}`: newest first. Attempts may outlive their message
+/// (`retention.attempts`): such a one has no `msg`, and filters that look at the message leave it out.
 pub(super) async fn by_endpoint(cx: Cx) -> Answer {
     let (app, endpoint) = cx.endpoint()?;
     let query = cx.query();
@@ -92,15 +93,15 @@ pub(super) async fn by_endpoint(cx: Cx) -> Answer {
             return Ok(None);
         }
         let at = listed.key.at;
-        let message = if wanted.with_msg || !wanted.messages.is_empty() {
+        let is_filtered = !wanted.messages.is_empty();
+        let message = if listed.has_message && (wanted.with_msg || is_filtered) {
             reader.message(at)?
         } else {
             None
         };
-        if message
-            .as_ref()
-            .is_some_and(|message| !wanted.messages.keeps(message))
-        {
+        // Of a message that is gone nobody knows whether the filters would keep it.
+        let keeps = |message: &Message| wanted.messages.keeps(message);
+        if is_filtered && !message.as_ref().is_some_and(keeps) {
             return Ok(None);
         }
         let attempts = reader.attempts(at, Some(endpoint.no))?;
@@ -122,15 +123,16 @@ pub(super) async fn by_endpoint(cx: Cx) -> Answer {
     Ok(edges.list(data, id).reply())
 }
 
-/// The id of an attempt's message. The attempt knows the place, the message when it was accepted.
+/// The id of an attempt's message. Records of before attempts outlived their messages know the place and
+/// not when it was accepted.
 fn message_id(
     cx: &Cx,
     app: &AppEntry,
     attempt: &Attempt,
     message: Option<&Message>,
 ) -> Result<MessageId, Problem> {
-    if let Some(message) = message {
-        return Ok(message.id());
+    if let Some(id) = attempt.message_id().or_else(|| Some(message?.id())) {
+        return Ok(id);
     }
     let found = cx.state.reader.message(attempt.at)?;
     let mine = found.filter(|message| message.app == app.app.no);

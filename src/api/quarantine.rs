@@ -64,14 +64,14 @@ struct Row {
     has_payload: bool,
 }
 
-/// The attempt that left a delivery dead, if it is dead still: no attempt came after it and nobody
-/// discarded it.
+/// The attempt that left a delivery dead, if it is dead still: no attempt came after it, nobody discarded
+/// it, and its message is retained.
 pub(super) fn still_dead(
     reader: &dyn Reader,
     endpoint: EndpointNo,
     listed: &ListedAttempt,
 ) -> Result<Option<Attempt>, store::Error> {
-    if listed.verdict != DEAD {
+    if listed.verdict != DEAD || !listed.has_message {
         return Ok(None);
     }
     let (at, no) = (listed.key.at, listed.key.no);

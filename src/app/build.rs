@@ -40,7 +40,7 @@ use crate::schedule::{
 };
 use crate::server::{self, Listeners, RequestBody, Server, Tls};
 use crate::store::fjall::Store;
-use crate::store::{self, ConfigKind, Reader};
+use crate::store::{self, ConfigKind, Reader, Writer as _};
 use crate::telemetry::exposition::Exposition;
 use crate::vault::{self, Vault};
 
@@ -103,7 +103,7 @@ pub(super) async fn engine(
     stop: &Stop,
 ) -> Result<Engine, Error> {
     let shared: Arc<dyn Clock> = clock.clone();
-    let ((writer, reader), source, losses) = open_store(config).await?;
+    let ((writer, reader), source, losses) = open_store(config, clock.now()).await?;
     let vault = vault(config, reader.as_ref(), given)?;
     // Groups on their way to the scheduler; see `Lane::start` for what happens when it is full.
     let (committed_to, committed) = mpsc::channel(64);
@@ -254,12 +254,19 @@ pub(super) type RecoveryError = oneshot::Receiver<(store::Error, mpsc::Sender<In
 
 type Opened = (Box<dyn store::Writer>, Arc<dyn Reader>);
 
-/// Opening verifies the journals, which blocks.
+/// Opening verifies the journals, which blocks. What fell out of retention while nothing ran is hidden
+/// before anybody can read.
 async fn open_store(
     config: &Config,
+    now: Timestamp,
 ) -> Result<(Opened, backup::Source, Vec<store::AcceptedLoss>), Error> {
     let (storage, retention) = (config.storage.clone(), config.retention.clone());
-    let opened = tokio::task::spawn_blocking(move || Store::open(&storage, &retention)).await;
+    let open = move || {
+        let mut opened = Store::open(&storage, &retention)?;
+        opened.writer.tend(now)?;
+        Ok(opened)
+    };
+    let opened = tokio::task::spawn_blocking(open).await;
     // The database panics on some files that are not as it wrote them: a start would not help.
     let opened = opened.unwrap_or_else(|panic| {
         Err(store::Error::Corrupt {

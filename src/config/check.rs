@@ -120,6 +120,12 @@ fn times(config: &Config, draft: &Draft, rules: &mut Rules<'_>) {
             duration::show,
         );
     }
+    // The state of a delivery is told from its attempts: without them it would be made again.
+    rules.at_most(
+        ("retention.messages", config.retention.messages),
+        ("retention.attempts", config.retention.attempts),
+        duration::show,
+    );
     let window = retry_window(delivery);
     let need = window + Duration::from_secs(86_400);
     rules.rule(

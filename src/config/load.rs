@@ -147,6 +147,11 @@ impl Load {
     }
 
     fn finish(mut self) -> Result<Config, Mistakes> {
+        if !self.origins.contains_key("retention.attempts") {
+            // Whoever says only how long messages stay means their attempts as well.
+            let retention = &mut self.draft.config.retention;
+            retention.attempts = retention.attempts.max(retention.messages);
+        }
         let config = self.draft.clone().finish();
         check::related(&config, &self.draft, &self.origins, &mut self.mistakes);
         if self.mistakes.is_empty() {

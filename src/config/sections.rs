@@ -212,10 +212,26 @@ pub struct EventTypes {
 /// How long things are kept.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Retention {
-    /// Messages and attempts.
+    /// Messages with their payloads.
     pub messages: Duration,
+    /// What is kept of the answers to attempts.
+    pub attempt_bodies: Duration,
+    /// Records of attempts. Not shorter than `messages`: the state of a delivery is told from them.
+    pub attempts: Duration,
     /// Stored answers of `Idempotency-Key`.
     pub idempotency: Duration,
+}
+
+impl Retention {
+    /// How long records of attempts are kept; never shorter than messages, whoever made this.
+    pub fn of_attempts(&self) -> Duration {
+        self.attempts.max(self.messages)
+    }
+
+    /// How long the answers to attempts are shown; never longer than their records.
+    pub fn of_bodies(&self) -> Duration {
+        self.attempt_bodies.min(self.of_attempts())
+    }
 }
 
 /// What is logged.
@@ -338,6 +354,8 @@ impl Default for Retention {
     fn default() -> Self {
         Self {
             messages: secs(90 * 86_400),
+            attempt_bodies: secs(7 * 86_400),
+            attempts: secs(90 * 86_400),
             idempotency: secs(86_400),
         }
     }

@@ -365,6 +365,22 @@ pub(super) static KEYS: &[Key] = &[
     ),
     key(
         "retention",
+        "attempt_bodies",
+        Slot::Time(
+            |d| &mut d.config.retention.attempt_bodies,
+            secs(3600)..=secs(3650 * DAY),
+        ),
+    ),
+    key(
+        "retention",
+        "attempts",
+        Slot::Time(
+            |d| &mut d.config.retention.attempts,
+            secs(3600)..=secs(3650 * DAY),
+        ),
+    ),
+    key(
+        "retention",
         "idempotency",
         Slot::Time(
             |d| &mut d.config.retention.idempotency,

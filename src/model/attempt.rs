@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 
-use super::{AppNo, AttemptId, EndpointNo, Position};
+use super::{AppNo, AttemptId, EndpointNo, MessageId, Position};
 use crate::base::Timestamp;
 
-/// What stands in place of an answer's body that was taken away on request (`api.md` 5).
+/// What stands in place of an answer's body that was taken away, on request (`api.md` 5) or because its
+/// time is over (`retention.attempt_bodies`).
 pub const EXPUNGED: &[u8] = b"EXPUNGED";
 
 /// Number of an attempt within its delivery; 1 is the first try.
@@ -22,6 +23,9 @@ pub struct Attempt {
     pub app: AppNo,
     /// Its number.
     pub no: AttemptNo,
+    /// When its message was accepted, which is part of the message's id. `None` in records of before this
+    /// was kept: such an attempt is gone with its message, any other may outlive it.
+    pub accepted: Option<Timestamp>,
     /// When its outcome was taken in; part of its id, so lists sort by it.
     pub ended: Timestamp,
     /// From the start of connecting to the last byte, milliseconds.
@@ -40,6 +44,12 @@ impl Attempt {
     /// Its public id.
     pub fn id(&self) -> AttemptId {
         AttemptId::of(self.ended, self.endpoint, self.at, self.no)
+    }
+
+    /// The public id of its message, as far as the attempt knows it.
+    pub fn message_id(&self) -> Option<MessageId> {
+        self.accepted
+            .map(|accepted| MessageId::of(accepted, self.at))
     }
 }
 

@@ -273,7 +273,9 @@ pub trait Writer: Send {
     fn sync(&mut self) -> Result<(), Error>;
 
     /// Housekeeping, called about every 10 s with the current time: heartbeats, trimming of what
-    /// fell out of retention, high-water mark. Undelivered messages are never dropped.
+    /// fell out of retention, high-water mark. Undelivered messages are never dropped. What is out of
+    /// retention as of `now` is hidden from readers when this returns, but for messages behind a long
+    /// walk over parked rows.
     fn tend(&mut self, now: Timestamp) -> Result<(), Error>;
 
     /// Bytes left on the disk that holds the store, for the reserve.
@@ -356,7 +358,9 @@ pub trait Reader: Send + Sync {
     /// State of every endpoint that has one.
     fn endpoint_states(&self) -> Result<Vec<(EndpointNo, EndpointState)>, Error>;
 
-    /// Attempts of a message, by endpoint and number; of one endpoint if it is named.
+    /// Attempts of a message, by endpoint and number; of one endpoint if it is named. Those of a message
+    /// that is out of retention are there until they are out of theirs. What was answered reads
+    /// [`crate::model::EXPUNGED`] once it is out of its own.
     fn attempts(&self, at: Position, endpoint: Option<EndpointNo>) -> Result<Vec<Attempt>, Error>;
 
     /// Whether the delivery was cancelled or superseded.
@@ -391,7 +395,8 @@ pub trait Reader: Send + Sync {
     /// Positions of an application's messages in `order`, from `from` (exclusive).
     fn app_messages(&self, app: AppNo, page: &Page) -> Result<Vec<Listed>, Error>;
 
-    /// Attempts at an endpoint in order of their end, from `from` (exclusive).
+    /// Attempts at an endpoint in order of their end, from `from` (exclusive), while they are within their
+    /// retention, also if their message is held longer.
     fn endpoint_attempts(
         &self,
         endpoint: EndpointNo,
@@ -466,4 +471,6 @@ pub struct ListedAttempt {
     pub status: u16,
     /// 0 delivered, 1 retrying, 2 dead.
     pub verdict: u8,
+    /// Whether its message is retained; attempts may outlive it.
+    pub has_message: bool,
 }

@@ -419,6 +419,10 @@ const CONTRADICTIONS: &[(&str, &str)] = &[
         "delivery.disable_span: 6d must not be above",
     ),
     (
+        "[retention]\nattempts = \"89d\"",
+        "retention.messages: 90d must not be above retention.attempts (89d)",
+    ),
+    (
         "[retention]\nmessages = \"4d\"",
         "must be at least the retry window",
     ),
@@ -440,6 +444,27 @@ const CONTRADICTIONS: &[(&str, &str)] = &[
     ),
     ("[log]\nlevel = \"info,=debug\"", "log.level"),
 ];
+
+#[test]
+fn attempts_stay_as_long_as_messages_unless_they_are_told_to_stay_longer() {
+    let days = |n: u64| Duration::from_secs(n * 86_400);
+    let kept = |text: &str| {
+        let retention = file(text).unwrap().retention;
+        (retention.messages, retention.attempts)
+    };
+    for (text, messages, attempts) in [
+        ("[retention]\nmessages = \"30d\"", 30, 90),
+        ("[retention]\nmessages = \"365d\"", 365, 365),
+        (
+            "[retention]\nmessages = \"30d\"\nattempts = \"30d\"",
+            30,
+            30,
+        ),
+        ("[retention]\nattempts = \"400d\"", 90, 400),
+    ] {
+        assert_eq!(kept(text), (days(messages), days(attempts)), "{text}");
+    }
+}
 
 #[test]
 fn keys_that_contradict_each_other_are_refused() {

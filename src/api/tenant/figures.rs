@@ -11,7 +11,7 @@ pub(super) const BUDGET: usize = 200_000;
 /// Attempts read at a time.
 const PAGE: usize = 1000;
 
-/// Figures of one endpoint over the retention.
+/// Figures of one endpoint over the retention of attempts.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Figures {
     pub(super) delivered: u64,

@@ -53,6 +53,7 @@ impl Core {
             endpoint: delivery.endpoint,
             app: live.message.app,
             no,
+            accepted: Some(live.message.accepted),
             ended: now,
             duration_ms: finished.duration_ms,
             outcome: finished.outcome,

@@ -21,7 +21,7 @@ use crate::store::{ConfigKind, Error};
 use super::reader::row;
 use super::spaces::{Space, Spaces, unreadable};
 use super::verify::Report;
-use super::{batch, keys, message, record};
+use super::{attempt, batch, keys, message, record};
 
 /// Counts into the report.
 pub(super) fn take(spaces: &Spaces, report: &mut Report) -> Result<(), Error> {
@@ -127,7 +127,7 @@ impl<I: Iterator<Item = Guard>> Iterator for Trace<I> {
                 };
                 return Some((at, endpoint, Fact::Cancelled(how)));
             }
-            if let Ok(attempt) = record::read_attempt(&key, &value) {
+            if let Ok((attempt, _)) = attempt::read(&key, &value) {
                 return Some((at, endpoint, Fact::Attempt(no, attempt.verdict)));
             }
         }

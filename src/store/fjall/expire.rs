@@ -3,7 +3,12 @@
 //! Owns: the floor of each lane. A message may go once it is older than the retention, its delivery
 //! is settled (it stands below the checkpoint) and nothing parked still needs it. Dropping takes
 //! whole tables (`storage.md` 2.8), so bytes go later than the floor moves; readers go by the floor.
-//! Undelivered messages are never dropped, whatever their age.
+//! Undelivered messages are never dropped, whatever their age, nor are their attempts, nor the list they
+//! stand in.
+//!
+//! An attempt of a message that is gone has a time of its own, from when it ended; what was answered to it
+//! has a shorter one (ADR 0346). Readers hide both by the millisecond ([`super::gone::Cuts`]); rows go by the
+//! day, those of attempts up to where the days that are kept still reach ([`super::reach`]).
 //!
 //! The oldest parked message is found by a slow walk over the parked rows, a bounded number per call;
 //! what is parked during the walk is added by the writer. Invariant: a floor never goes back.
@@ -18,6 +23,7 @@ use crate::model::{LaneId, Parked, Position};
 use crate::store::Error;
 
 use super::batch::{self, LaneRow};
+use super::gone::Days;
 use super::reader::row;
 use super::record;
 use super::spaces::{Space, unreadable};
@@ -36,8 +42,8 @@ pub(super) struct Expiry {
     walk: Option<Vec<u8>>,
     /// Per lane the oldest message seen parked during this walk.
     oldest: BTreeMap<LaneId, u64>,
-    /// The oldest day of lists and block of idempotency records when tables were last dropped.
-    dropped: Option<(u32, u32)>,
+    /// The oldest days of lists and block of idempotency records when tables were last dropped.
+    dropped: Option<(Days, u32)>,
     /// The sweep over event ids goes on behind this key.
     sweep: Option<Vec<u8>>,
 }
@@ -56,8 +62,10 @@ impl Expiry {
     }
 }
 
-/// One step of housekeeping: a piece of the walk; at its end the floors move and tables are dropped.
+/// One step of housekeeping: what is out of time is hidden; a piece of the walk, and at its end the floors
+/// move and tables are dropped.
 pub(super) fn step(writer: &mut FjallWriter, now: Timestamp) -> Result<(), Error> {
+    writer.shared().cuts.raise(now, writer.retention());
     sweep_event_ids(writer)?;
     if !walk(writer)? {
         return Ok(());
@@ -74,14 +82,47 @@ pub(super) fn step(writer: &mut FjallWriter, now: Timestamp) -> Result<(), Error
             moved.push((*lane, LaneRow { floor, ..*row }));
         }
     }
+    let days = Days {
+        messages: keys::day(cut),
+        attempts: keys::day(now.minus(writer.retention().of_attempts())),
+        bodies: keys::day(now.minus(writer.retention().of_bodies())),
+        audit: keys::day(cut),
+    };
     let oldest_block = keys::bucket(now.minus(writer.retention().idempotency));
-    let reached = Some((keys::day(cut), oldest_block));
+    let reached = Some((days, oldest_block));
     if !moved.is_empty() || writer.expiry.dropped != reached {
         raise(writer, moved)?;
-        drop_tables(writer, keys::day(cut), oldest_block)?;
+        let messages = first_listed(writer, days.messages)?;
+        let days = Days { messages, ..days };
+        writer.shared().floors.set_days(days);
+        drop_tables(writer, days, oldest_block)?;
+        writer.reach.forget_before(days.attempts);
         writer.expiry.dropped = reached;
     }
     Ok(())
+}
+
+/// The day from which on messages must stay in their lists: `day`, or that of the oldest one that is
+/// retained longer because it waits.
+fn first_listed(writer: &FjallWriter, day: u32) -> Result<u32, Error> {
+    let view = writer.spaces().snapshot();
+    let messages = writer.spaces().of(Space::Messages);
+    let mut first = day;
+    for (&lane, lane_row) in writer.lanes.iter().filter(|(_, row)| !row.is_expired()) {
+        let low = Position {
+            lane,
+            seq: lane_row.floor.max(1),
+        };
+        let high = Position {
+            lane,
+            seq: u64::MAX,
+        };
+        let oldest = view.range(messages, low.bytes()..=high.bytes()).next();
+        if let Some((key, value)) = oldest.map(row).transpose()? {
+            first = first.min(keys::day(message::decode(&key, &value)?.accepted));
+        }
+    }
+    Ok(first)
 }
 
 /// Looks at some more parked rows; true when all have been seen.
@@ -162,7 +203,7 @@ fn raise(writer: &mut FjallWriter, moved: Vec<(LaneId, LaneRow)>) -> Result<(), 
 }
 
 /// Drops the tables that lie below the floors as a whole.
-fn drop_tables(writer: &FjallWriter, day: u32, block: u32) -> Result<(), Error> {
+fn drop_tables(writer: &FjallWriter, days: Days, block: u32) -> Result<(), Error> {
     let spaces = writer.spaces();
     let drop = |space: Space, low: Vec<u8>, high: Vec<u8>| {
         if low >= high {
@@ -173,16 +214,20 @@ fn drop_tables(writer: &FjallWriter, day: u32, block: u32) -> Result<(), Error> 
         dropped.map_err(|error| Error::Unavailable(error.to_string()))
     };
     let floors = writer.shared().floors.all();
-    for (lane, floor) in floors {
-        let low = Position { lane, seq: 0 }.bytes().to_vec();
-        let high = Position { lane, seq: floor }.bytes().to_vec();
-        for space in [Space::Messages, Space::Attempts, Space::AttemptsLate] {
-            drop(space, low.clone(), high.clone())?;
+    let of_attempts = writer.reach.floors(&floors, days.attempts);
+    for (space, floors) in [
+        (Space::Messages, &floors),
+        (Space::Attempts, &of_attempts),
+        (Space::AttemptsLate, &of_attempts),
+    ] {
+        for (&lane, &seq) in floors {
+            let low = Position { lane, seq: 0 }.bytes().to_vec();
+            drop(space, low, Position { lane, seq }.bytes().to_vec())?;
         }
     }
-    for kind in [keys::OF_APP, keys::OF_ENDPOINT, keys::OF_AUDIT] {
+    for kind in Days::KINDS {
         let low = keys::list_days(kind, 0).to_vec();
-        let high = keys::list_days(kind, day).to_vec();
+        let high = keys::list_days(kind, days.of(kind)).to_vec();
         drop(Space::Lists, low, high)?;
     }
     let low = keys::idempotency_bucket(0).to_vec();

@@ -10,6 +10,7 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::attempt::{self, Body};
 use super::spaces::{Space, Spaces, unreadable};
 use super::{FjallWriter, keys, message, record};
 use crate::model::{Delivery, EXPUNGED, Position};
@@ -20,7 +21,8 @@ const PAD: usize = 1 << 20;
 /// A journal larger than this is closed at the next flush (the database's own figure is 64 MB).
 const JOURNAL: u64 = 65 << 20;
 
-type Row = (Space, Vec<u8>, Vec<u8>);
+/// A row and what stands in it from now on; `None` = it is removed.
+type Row = (Space, Vec<u8>, Option<Vec<u8>>);
 
 /// Writes records again without their content, in one commit; answers which were there.
 pub(super) fn take_away(
@@ -30,22 +32,25 @@ pub(super) fn take_away(
     let mut commit = writer.start(contents.len());
     let mut found = Vec::with_capacity(contents.len());
     for content in contents {
-        let row = match *content {
+        let rows = match *content {
             Content::Payload(at) => without_payload(writer, at),
             Content::Response(delivery, no) => without_response(writer, delivery, no),
         };
         // Nothing is written yet, whatever could not be read.
-        let row = row.map_err(|cause| Error::NotApplied(cause.to_string()))?;
-        found.push(row.is_some());
-        if let Some((space, key, value)) = row {
-            commit.put(writer.spaces(), space, &key, value);
+        let rows = rows.map_err(|cause| Error::NotApplied(cause.to_string()))?;
+        found.push(rows.is_some());
+        for (space, key, value) in rows.unwrap_or_default() {
+            match value {
+                Some(value) => commit.put(writer.spaces(), space, &key, value),
+                None => commit.remove(writer.spaces(), space, &key),
+            }
         }
     }
     writer.finish(commit, true)?;
     Ok(found)
 }
 
-fn without_payload(writer: &FjallWriter, at: Position) -> Result<Option<Row>, Error> {
+fn without_payload(writer: &FjallWriter, at: Position) -> Result<Option<Vec<Row>>, Error> {
     let key = at.bytes();
     if at.seq == 0 || !writer.shared().is_retained(at) {
         return Ok(None);
@@ -57,29 +62,39 @@ fn without_payload(writer: &FjallWriter, at: Position) -> Result<Option<Row>, Er
     message.expunge();
     let mut out = BytesMut::with_capacity(message::size(&message));
     message::encode(&message, &mut out)?;
-    Ok(Some((Space::Messages, key.to_vec(), out.to_vec())))
+    let row = (Space::Messages, key.to_vec(), Some(out.to_vec()));
+    Ok(Some(vec![row]))
 }
 
 fn without_response(
     writer: &FjallWriter,
     delivery: Delivery,
     no: u16,
-) -> Result<Option<Row>, Error> {
+) -> Result<Option<Vec<Row>>, Error> {
     let space = if no == 1 {
         Space::Attempts
     } else {
         Space::AttemptsLate
     };
     let key = keys::attempt(delivery.at, delivery.endpoint, no);
-    if no == 0 || !writer.shared().is_retained(delivery.at) {
+    if no == 0 {
         return Ok(None);
     }
     let Some(value) = stored(writer.spaces(), space, &key)? else {
         return Ok(None);
     };
-    let mut attempt = record::read_attempt(&key, &value)?;
+    let (mut attempt, body) = attempt::read(&key, &value)?;
+    if !writer.shared().shows(&attempt) {
+        return Ok(None);
+    }
     attempt.response = Bytes::from_static(EXPUNGED);
-    Ok(Some((space, key.to_vec(), record::attempt(&key, &attempt))))
+    let record = attempt::write(&key, &attempt);
+    let mut rows = vec![(space, key.to_vec(), Some(record))];
+    if body == Body::Apart {
+        let key = keys::body(attempt.ended, delivery.at, delivery.endpoint, no);
+        rows.push((Space::Lists, key.to_vec(), None));
+    }
+    Ok(Some(rows))
 }
 
 fn stored(spaces: &Spaces, space: Space, key: &[u8]) -> Result<Option<Bytes>, Error> {
@@ -112,7 +127,12 @@ pub(super) fn scrub(spaces: &Spaces) -> Result<(), Error> {
             flushed.map_err(|error| unreadable(&error))?;
         }
     }
-    for space in [Space::Messages, Space::Attempts, Space::AttemptsLate] {
+    for space in [
+        Space::Messages,
+        Space::Attempts,
+        Space::AttemptsLate,
+        Space::Lists,
+    ] {
         let rewritten = spaces.of(space).major_compact();
         rewritten.map_err(|error| unreadable(&error))?;
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::batch::{self, BatchRecord};
 use super::hwm::Mark;
 use super::journal::scan;
-use super::{keys, message, record};
+use super::{attempt, keys, message, record};
 
 /// Record decoders: the first byte is the length of the key, then key and value.
 pub fn record(data: &[u8]) {
@@ -18,8 +18,8 @@ pub fn record(data: &[u8]) {
     let Some((key, fields)) = rest.split_at_checked(usize::from(length)) else {
         return;
     };
-    let sealed = record::seal(key, [&[1], fields].concat());
-    for value in [Bytes::copy_from_slice(fields), Bytes::from(sealed)] {
+    let sealed = |format| Bytes::from(record::seal(key, [&[format], fields].concat()));
+    for value in [Bytes::copy_from_slice(fields), sealed(1), sealed(2)] {
         decode(key, &value);
     }
     let sum = crc32c::crc32c(fields).to_be_bytes();
@@ -30,7 +30,8 @@ pub fn record(data: &[u8]) {
 }
 
 fn decode(key: &[u8], value: &Bytes) {
-    drop(record::read_attempt(key, value));
+    drop(attempt::read(key, value));
+    drop(attempt::read_answer(key, value));
     drop(record::read_cancelled(key, value));
     drop(record::read_parked(key, value));
     drop(record::read_state(key, value));
@@ -49,6 +50,7 @@ fn decode(key: &[u8], value: &Bytes) {
     let _place = keys::read_app_row(key);
     let _object = keys::read_object(key);
     let _parked = keys::read_parked(key);
+    let _day = keys::read_first_of_day(key);
 }
 
 /// The look at a journal before the database opens it, and the high-water mark.

@@ -1,61 +1,146 @@
-//! Event ids of messages that are out of retention leave with the compactions of their key space.
+//! What is out of retention, and what of it leaves with the compactions of its key space.
 //!
-//! They stand under the hash of the id, in no order of time, so no range of them can be dropped; and
+//! Event ids stand under the hash of the id, in no order of time, so no range of them can be dropped; and
 //! removing them one by one would write as much as accepting messages does. A compaction reads and
 //! rewrites its rows anyway: what it leaves out costs nothing and keeps up with any rate, since the
 //! more ids are written the more is compacted. The slow sweep of [`super::expire`] is for stores that
 //! compact no more.
 //!
-//! Invariant: the same rule as for readers ([`Floors::is_retained`]), so what is left out had not been
-//! visible any more. Before the floors are read from the store nothing is left out. Only rows of event
-//! ids are looked at; a row that cannot be read stays, to be found by who reads it.
+//! Lists lie in order of time within their kind, and whole tables of them are dropped. But several kinds
+//! share the key space, and in a small store a table holds some of each, so none is ever old as a whole:
+//! what the days in [`Days`] no longer keep is left out as well.
+//!
+//! Invariant: nothing is left out that readers still show ([`Floors::is_retained`], [`Cuts`]). Before the
+//! floors are read from the store, and the days are told by housekeeping, nothing is left out. Only rows
+//! of event ids and of lists are looked at; a row that cannot be read stays, to be found by who reads it.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::fjall::compaction::filter::{CompactionFilter, Context, Factory, ItemAccessor, Verdict};
 use parking_lot::RwLock;
 
 use super::spaces::Space;
 use super::{keys, record};
+use crate::base::Timestamp;
+use crate::config::Retention;
 use crate::model::{LaneId, Position};
 
-/// Per lane the first message that is retained.
+/// Per lane the first message that is retained, and what is kept of the lists.
 #[derive(Debug, Default)]
-pub(super) struct Floors(RwLock<BTreeMap<LaneId, u64>>);
+pub(super) struct Floors {
+    lanes: RwLock<BTreeMap<LaneId, u64>>,
+    days: RwLock<Days>,
+}
 
 impl From<BTreeMap<LaneId, u64>> for Floors {
     fn from(floors: BTreeMap<LaneId, u64>) -> Self {
-        Self(RwLock::new(floors))
+        Self {
+            lanes: RwLock::new(floors),
+            days: RwLock::default(),
+        }
+    }
+}
+
+/// By kind of list row the first day that is kept.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Days {
+    /// Of the lists of messages.
+    pub(super) messages: u32,
+    /// Of the lists of attempts.
+    pub(super) attempts: u32,
+    /// Of long answers.
+    pub(super) bodies: u32,
+    /// Of the audit log.
+    pub(super) audit: u32,
+}
+
+impl Days {
+    /// Everything in the lists that has a day.
+    pub(super) const KINDS: [u8; 5] = [
+        keys::OF_APP,
+        keys::OF_BODY,
+        keys::OF_DAY,
+        keys::OF_ENDPOINT,
+        keys::OF_AUDIT,
+    ];
+
+    /// The first day of which rows of a kind are kept.
+    pub(super) const fn of(self, kind: u8) -> u32 {
+        match kind {
+            keys::OF_APP => self.messages,
+            keys::OF_BODY => self.bodies,
+            keys::OF_DAY | keys::OF_ENDPOINT => self.attempts,
+            keys::OF_AUDIT => self.audit,
+            _ => 0,
+        }
+    }
+}
+
+/// From when on attempts and what was answered to them are shown; milliseconds. They never go back while
+/// the process lives.
+#[derive(Debug, Default)]
+pub(super) struct Cuts {
+    attempts: AtomicU64,
+    bodies: AtomicU64,
+}
+
+impl Cuts {
+    /// Nothing that ended before is shown any more, as of `now`.
+    pub(super) fn raise(&self, now: Timestamp, retention: &Retention) {
+        let cut = |kept| now.minus(kept).millis();
+        let (attempts, bodies) = (cut(retention.of_attempts()), cut(retention.of_bodies()));
+        self.attempts.fetch_max(attempts, Ordering::Relaxed);
+        self.bodies.fetch_max(bodies, Ordering::Relaxed);
+    }
+
+    /// Attempts that ended earlier are out of retention.
+    pub(super) fn attempts(&self) -> Timestamp {
+        Timestamp::from_millis(self.attempts.load(Ordering::Relaxed))
+    }
+
+    /// Answers to attempts that ended earlier are out of retention.
+    pub(super) fn bodies(&self) -> Timestamp {
+        Timestamp::from_millis(self.bodies.load(Ordering::Relaxed))
     }
 }
 
 impl Floors {
     /// Takes over what the store says.
     pub(super) fn set(&self, floors: BTreeMap<LaneId, u64>) {
-        *self.0.write() = floors;
+        *self.lanes.write() = floors;
     }
 
     /// Messages of the lane below `floor` are out of retention.
     pub(super) fn raise(&self, lane: LaneId, floor: u64) {
-        self.0.write().insert(lane, floor);
+        self.lanes.write().insert(lane, floor);
     }
 
     pub(super) fn of(&self, lane: LaneId) -> Option<u64> {
-        self.0.read().get(&lane).copied()
+        self.lanes.read().get(&lane).copied()
     }
 
     pub(super) fn all(&self) -> BTreeMap<LaneId, u64> {
-        self.0.read().clone()
+        self.lanes.read().clone()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.read().is_empty()
+        self.lanes.read().is_empty()
     }
 
     pub(super) fn is_retained(&self, at: Position) -> bool {
         self.of(at.lane).is_none_or(|floor| at.seq >= floor)
+    }
+
+    /// Rows of lists of earlier days are out of retention.
+    pub(super) fn set_days(&self, days: Days) {
+        *self.days.write() = days;
+    }
+
+    fn days(&self) -> Days {
+        *self.days.read()
     }
 }
 
@@ -66,9 +151,48 @@ type Filters = Arc<dyn Fn(&str) -> Option<Arc<dyn Factory>> + Send + Sync>;
 pub(super) fn filters(floors: &Arc<Floors>) -> Filters {
     let floors = Arc::clone(floors);
     Arc::new(move |space| {
-        let gone = || Arc::new(Gone(AssertUnwindSafe(Arc::clone(&floors)))) as Arc<dyn Factory>;
-        (space == Space::Idem.name()).then(gone)
+        let floors = || AssertUnwindSafe(Arc::clone(&floors));
+        let gone = || Arc::new(Gone(floors())) as Arc<dyn Factory>;
+        let past = || Arc::new(Past(floors())) as Arc<dyn Factory>;
+        match space {
+            idem if idem == Space::Idem.name() => Some(gone()),
+            lists if lists == Space::Lists.name() => Some(past()),
+            _ => None,
+        }
     })
+}
+
+/// Days are looked at once per compaction as well.
+struct Past(AssertUnwindSafe<Arc<Floors>>);
+
+impl Factory for Past {
+    fn name(&self) -> &'static str {
+        "list rows out of retention"
+    }
+
+    fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
+        Box::new(Kept(self.0.days()))
+    }
+}
+
+struct Kept(Days);
+
+impl CompactionFilter for Kept {
+    fn filter_item(
+        &mut self,
+        item: ItemAccessor<'_>,
+        _: &Context,
+    ) -> ::fjall::compaction::filter::CompactionFilterResult {
+        let key = item.key();
+        let kind = key.first().copied().unwrap_or_default();
+        let day = keys::read_list_day(key, kind);
+        let is_past = day.is_some_and(|day| day < self.0.of(kind));
+        Ok(if is_past {
+            Verdict::Remove
+        } else {
+            Verdict::Keep
+        })
+    }
 }
 
 /// Looked at once per compaction: the floors only rise, so an older view leaves out less.
@@ -163,5 +287,50 @@ mod tests {
         }
         assert!(idem.get(other).unwrap().is_some());
         assert!(idem.get([keys::EVENT_ID, 9]).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_compaction_leaves_out_the_days_of_each_list_that_are_past_and_no_marker() {
+        let dir = tempfile::tempdir().unwrap();
+        let floors = Arc::new(Floors::default());
+        let options = Storage {
+            dir: dir.path().to_owned(),
+            ..crate::config::Config::default().storage
+        };
+        let spaces = Spaces::open_expiring(&dir.path().join("db"), &options, &floors).unwrap();
+        let lists = spaces.of(Space::Lists);
+        let (days, kinds) = (1..=9_u32, Days::KINDS);
+        for day in days.clone() {
+            for kind in kinds {
+                lists.insert(keys::list_day(kind, day, 7), [0; 40]).unwrap();
+            }
+        }
+        lists.insert(keys::marker(1), [0; 8]).unwrap();
+        lists.insert([keys::OF_BODY, 0], [0; 8]).unwrap(); // no row of ours: not ours to judge
+        let left = |kind: u8| -> Vec<u32> {
+            let there = |day: &u32| lists.contains_key(keys::list_day(kind, *day, 7)).unwrap();
+            days.clone().filter(there).collect()
+        };
+        let compact = || {
+            lists.rotate_memtable_and_wait().unwrap();
+            lists.major_compact().unwrap();
+        };
+        compact();
+        for kind in kinds {
+            assert_eq!(left(kind).len(), 9, "no day is past yet");
+        }
+        floors.set_days(Days {
+            messages: 3,
+            attempts: 2,
+            bodies: 8,
+            audit: 5,
+        });
+        lists.insert([0xfe], [0]).unwrap(); // something to flush
+        compact();
+        let first = kinds.map(|kind| left(kind).first().copied());
+        assert_eq!(first, [3, 8, 2, 2, 5].map(Some));
+        assert_eq!(left(keys::OF_BODY), [8, 9]);
+        assert!(lists.contains_key(keys::marker(1)).unwrap());
+        assert!(lists.contains_key([keys::OF_BODY, 0]).unwrap());
     }
 }

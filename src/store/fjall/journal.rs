@@ -182,7 +182,7 @@ fn rest(bytes: &[u8], from: usize, last_seqno: Option<u64>) -> Rest {
 /// endpoint could make every start after a torn write end in a refusal.
 ///
 /// Lengths in a damaged batch are believed only where both of an item say the same, and only for keys
-/// of attempts; where that fails, all bytes behind it are searched.
+/// of attempts and of their answers; where that fails, all bytes behind it are searched.
 fn foreign(bytes: &[u8], at: usize) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut walk = || -> Option<()> {
@@ -203,7 +203,7 @@ fn foreign(bytes: &[u8], at: usize) -> Vec<Range<usize>> {
             }
             let value_len = usize::try_from(u32::from_le_bytes(value_len)).ok()?;
             let (_key, rest) = from.split_at_checked(key_len)?;
-            if key_len == keys::ATTEMPT && value_len <= MAX_ATTEMPT {
+            if matches!(key_len, keys::ATTEMPT | keys::BODY) && value_len <= MAX_ATTEMPT {
                 let begin = bytes.len() - rest.len();
                 found.push(begin..begin + value_len);
             }
@@ -381,11 +381,12 @@ mod tests {
             item.extend_from_slice(&[key, value].concat());
             item
         };
-        let mut torn = vec![1, 3, 0, 0, 0];
+        let mut torn = vec![1, 4, 0, 0, 0];
         torn.extend_from_slice(&20_u64.to_le_bytes());
         torn.extend(item(b"parked", b"row"));
         let begin = torn.len();
         torn.extend(item(&[0; keys::ATTEMPT], &planted));
+        torn.extend(item(&[0; keys::BODY], &planted));
         torn.extend(item(b"state", b"row"));
         let good = batch(1, true, b"one");
         for cut in 1..=torn.len() {

@@ -10,6 +10,8 @@
 //! | `attempts` | lane 4, seq 8, endpoint 4, no 2 (= 1) | attempt |
 //! | `attempts_late` | the same, no >= 2; no 0 = cancelled | attempt, or nothing |
 //! | `lists` | `A`, day 4, app 4, ms 6, lane 4, first seq 8 | further seqs of one commit |
+//! | `lists` | `B`, day 4, lane 4, seq 8, endpoint 4, no 2 | what was answered to an attempt, where it is long |
+//! | `lists` | `F`, day 4, lane 4 | lowest seq of which an attempt ended on the day |
 //! | `lists` | `N`, day 4, endpoint 4, slot 6, batch 8, part 2 | attempts that ended in the slot |
 //! | `lists` | `U`, day 4, id 20 | entry of the audit log |
 //! | `idem` | `K`, bucket 4, hash 16 | idempotency record |
@@ -40,8 +42,12 @@ use super::spaces::Space;
 /// in unit tests, so that they come round.
 pub(super) const RING: u64 = if cfg!(test) { 16 } else { 1 << 18 };
 
-/// Length of the key of an attempt: the only rows that hold foreign bytes as they came.
+/// Length of the key of an attempt. Only its row and the one of its long answer hold foreign bytes as
+/// they came.
 pub(super) const ATTEMPT: usize = 18;
+
+/// Length of the key of a long answer.
+pub(super) const BODY: usize = 23;
 
 /// Milliseconds of a day; list rows are dropped by the day.
 pub(super) const DAY_MS: u64 = 86_400_000;
@@ -54,6 +60,10 @@ pub(super) const SLOT_BITS: u32 = 8;
 
 /// First byte of list rows of messages.
 pub(super) const OF_APP: u8 = b'A';
+/// First byte of long answers.
+pub(super) const OF_BODY: u8 = b'B';
+/// First byte of rows that say how far back the attempts of a day reach.
+pub(super) const OF_DAY: u8 = b'F';
 /// First byte of list rows of attempts.
 pub(super) const OF_ENDPOINT: u8 = b'N';
 /// First byte of entries of the audit log.
@@ -199,6 +209,25 @@ pub(super) fn read_endpoint_row(mut key: &[u8]) -> Option<(EndpointNo, u64)> {
     let endpoint = EndpointNo(u32::from_be_bytes(take(&mut key)?));
     let slot = from_six(take(&mut key)?);
     Some((endpoint, slot))
+}
+
+/// Key of what was answered to an attempt that ended at `ended`.
+pub(super) fn body(ended: Timestamp, at: Position, endpoint: EndpointNo, no: u16) -> [u8; BODY] {
+    let day = day(ended).to_be_bytes();
+    join(&[&[OF_BODY], &day, &attempt(at, endpoint, no)])
+}
+
+/// Key of the row that says how far back the attempts of a day reach in a lane.
+pub(super) fn first_of_day(day: u32, lane: LaneId) -> [u8; 9] {
+    list_day(OF_DAY, day, lane.0)
+}
+
+/// Reads the key of a row that says how far back the attempts of a day reach.
+pub(super) fn read_first_of_day(mut key: &[u8]) -> Option<(u32, LaneId)> {
+    (take(&mut key)? == [OF_DAY]).then_some(())?;
+    let day = u32::from_be_bytes(take(&mut key)?);
+    let lane = u32::from_be_bytes(take(&mut key)?);
+    key.is_empty().then_some((day, LaneId(lane)))
 }
 
 /// Key of an entry of the audit log; `None` for an id that is none.
@@ -402,6 +431,10 @@ mod tests {
                 Some((EndpointNo(app), slot(a.0)))
             );
             prop_assert_eq!(slotted(a.0).cmp(&slotted(b.0)), slot(a.0).cmp(&slot(b.0)));
+            let answer = body(a.0, a.1, EndpointNo(app), 7);
+            prop_assert_eq!(read_list_day(&answer, OF_BODY), Some(day(a.0)));
+            let first = first_of_day(day(a.0), a.1.lane);
+            prop_assert_eq!(read_first_of_day(&first), Some((day(a.0), a.1.lane)));
         }
     }
 

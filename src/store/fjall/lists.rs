@@ -59,12 +59,13 @@ pub(super) fn of_app(
     walk.run(near, |_, _| false, read, |entry| entry.key)
 }
 
-/// A page of the attempts at an endpoint. Entries that `keep` refuses are left out.
+/// A page of the attempts at an endpoint. Entries that `keep` refuses are left out; it also says of the
+/// others what their rows do not know.
 pub(super) fn of_endpoint(
     spaces: &Spaces,
     endpoint: EndpointNo,
     page: &Page,
-    keep: impl Fn(Position) -> bool,
+    keep: impl Fn(&mut ListedAttempt) -> bool,
 ) -> Result<Vec<ListedAttempt>, Error> {
     let walk = Walk {
         spaces,
@@ -85,8 +86,8 @@ pub(super) fn of_endpoint(
         rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         let mut entries = BTreeMap::new();
         for (key, value) in rows {
-            record::read_endpoint_row(key, value, |entry| {
-                if keep(entry.key.at) {
+            record::read_endpoint_row(key, value, |mut entry| {
+                if keep(&mut entry) {
                     entries.insert(entry.key, entry);
                 }
             })?;

@@ -23,6 +23,7 @@ use crate::store::faults::Faults;
 use crate::store::{AcceptedLoss, Error, Writer as _};
 
 use super::format::Directory;
+use super::gone::Cuts;
 use super::hwm::{Mark, MarkFile};
 use super::reader::row;
 use super::spaces::{Space, Spaces};
@@ -214,6 +215,7 @@ fn renew(
         shared: Arc::new(Shared {
             newest_bucket: AtomicU32::new(found.newest_bucket),
             floors: Arc::new(found.floors().into()),
+            cuts: Cuts::default(),
             holes_up_to: AtomicU32::new(0),
         }),
         faults: Faults::none(),

@@ -5,9 +5,9 @@
 //! opens a new lane. What the checks find wrong stops the start ([`Error::Regressed`]); nothing is
 //! repaired silently (`reliability.md` D6).
 //!
-//! Read in this order: [`keys`], [`message`], [`record`] and [`batch`] (what is stored), [`writer`] (how), [`reader`] and
+//! Read in this order: [`keys`], [`message`], [`attempt`], [`record`] and [`batch`] (what is stored), [`writer`] (how), [`reader`] and
 //! [`lists`] (how it is read), [`preflight`], [`tables`] and [`recover`] (what an open checks),
-//! [`expire`] (what is dropped), [`expunge`] (what is taken away on request), [`mod@verify`] and [`loss`] (offline), [`backup`]. Elsewhere: the seam and its guarantees
+//! [`expire`], [`gone`] and [`reach`] (what is dropped), [`expunge`] (what is taken away on request), [`mod@verify`] and [`loss`] (offline), [`backup`]. Elsewhere: the seam and its guarantees
 //! ([`super`]).
 
 use std::io;
@@ -17,11 +17,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::base::broken;
 use crate::config::{HighWater, Retention, Storage};
-use crate::model::{LaneId, Position};
+use crate::model::{Attempt, LaneId, Position};
 
 use super::faults::Faults;
 use super::{AcceptedLoss, Damage, Error};
 
+mod attempt;
 pub mod backup;
 mod batch;
 mod census;
@@ -39,6 +40,7 @@ mod loss;
 pub mod message;
 mod names;
 mod preflight;
+mod reach;
 mod reader;
 mod record;
 mod recover;
@@ -54,7 +56,7 @@ pub use verify::{Report, verify};
 pub use writer::FjallWriter;
 
 use format::Directory;
-use gone::Floors;
+use gone::{Cuts, Floors};
 use hwm::{Mark, MarkFile};
 use preflight::Journals;
 use spaces::Spaces;
@@ -82,6 +84,8 @@ struct Shared {
     newest_bucket: AtomicU32,
     /// Messages below are out of retention: not shown, and dropped by and by.
     floors: Arc<Floors>,
+    /// Attempts that ended before are not shown.
+    cuts: Cuts,
     /// Lanes up to this number may have holes: a loss in them was accepted.
     holes_up_to: AtomicU32,
 }
@@ -97,6 +101,12 @@ impl Shared {
 
     fn is_retained(&self, at: Position) -> bool {
         self.floors.is_retained(at)
+    }
+
+    /// Whether an attempt is within retention: with its message, and then by its own time.
+    fn shows(&self, attempt: &Attempt) -> bool {
+        let outlives = attempt.accepted.is_some() && attempt.ended >= self.cuts.attempts();
+        outlives || self.is_retained(attempt.at)
     }
 }
 
@@ -144,6 +154,7 @@ impl Store {
         let shared = Arc::new(Shared {
             newest_bucket: AtomicU32::new(found.newest_bucket),
             floors,
+            cuts: Cuts::default(),
             holes_up_to: AtomicU32::new(found.holes_up_to),
         });
         let reader = Arc::new(FjallReader::new(spaces.clone(), Arc::clone(&shared)));

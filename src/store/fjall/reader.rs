@@ -2,25 +2,28 @@
 //!
 //! Owns: nothing but handles. What spans rows is read from a snapshot, so a commit is seen whole or
 //! not at all; single rows are read as they are. Every record is checked as it is read. Messages
-//! below the floor of retention do not exist any more, wherever a row of them may still lie.
+//! below the floor of retention do not exist any more, wherever a row of them may still lie; nor do
+//! attempts and answers that are older than what is kept of them ([`super::gone::Cuts`]).
 //! Elsewhere: the lists ([`super::lists`]).
 
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ::fjall::{Guard, Readable as _};
+use ::fjall::{Guard, Readable as _, Snapshot};
 use bytes::Bytes;
 
 use crate::base::Timestamp;
 use crate::model::{
-    AppNo, Attempt, Delivery, EndpointNo, EndpointState, Message, Parked, ParkedKey, Position,
+    AppNo, Attempt, Delivery, EXPUNGED, EndpointNo, EndpointState, Message, Parked, ParkedKey,
+    Position,
 };
 use crate::store::{
     AuditPage, AuditRow, ConfigRow, Error, IdempotencyRecord, Lane, Listed, ListedAttempt, Page,
     Reader,
 };
 
+use super::attempt::{self, Body};
 use super::spaces::{Space, Spaces, unreadable};
 use super::{Shared, batch, keys, lists, message, record, writer};
 
@@ -60,13 +63,39 @@ impl FjallReader {
         for space in [Space::Attempts, Space::AttemptsLate] {
             for guard in view.range(self.spaces.of(space), low..=high) {
                 let (key, value) = row(guard)?;
-                if keys::read_attempt(&key).is_none_or(|(_, _, no)| no > 0) {
-                    found.push(record::read_attempt(&key, &value)?);
+                if keys::read_attempt(&key).is_some_and(|(_, _, no)| no == 0) {
+                    continue;
+                }
+                let (mut attempt, body) = attempt::read(&key, &value)?;
+                if self.shared.shows(&attempt) {
+                    attempt.response = self.response(&view, &attempt, body)?;
+                    found.push(attempt);
                 }
             }
         }
         found.sort_unstable_by_key(|attempt| (attempt.endpoint, attempt.no));
         Ok(found)
+    }
+
+    /// What was answered, while it is retained. A row of it that is not there was dropped: the clock went
+    /// back, or answers are kept longer since the last start.
+    fn response(&self, view: &Snapshot, attempt: &Attempt, body: Body) -> Result<Bytes, Error> {
+        let expired = || Ok(Bytes::from_static(EXPUNGED));
+        if body == Body::Here && attempt.response.is_empty() {
+            return Ok(Bytes::new());
+        }
+        if attempt.ended < self.shared.cuts.bodies() {
+            return expired();
+        }
+        if body == Body::Here {
+            return Ok(attempt.response.clone());
+        }
+        let key = keys::body(attempt.ended, attempt.at, attempt.endpoint, attempt.no);
+        let value = view.get(self.spaces.of(Space::Lists), key);
+        match value.map_err(|error| unreadable(&error))? {
+            Some(value) => attempt::read_answer(&key, &value.into()),
+            None => expired(),
+        }
     }
 }
 
@@ -188,13 +217,13 @@ impl Reader for FjallReader {
     }
 
     fn attempts(&self, at: Position, endpoint: Option<EndpointNo>) -> Result<Vec<Attempt>, Error> {
-        if !self.shared.is_retained(at) {
-            return Ok(Vec::new());
-        }
         self.attempts_of(at, endpoint)
     }
 
     fn is_cancelled(&self, delivery: Delivery) -> Result<bool, Error> {
+        if !self.shared.is_retained(delivery.at) {
+            return Ok(false);
+        }
         let key = keys::attempt(delivery.at, delivery.endpoint, 0);
         match self.one(Space::AttemptsLate, &key)? {
             Some(value) => record::read_cancelled(&key, &value).map(|_| true),
@@ -203,6 +232,9 @@ impl Reader for FjallReader {
     }
 
     fn superseded_by(&self, delivery: Delivery) -> Result<Option<Position>, Error> {
+        if !self.shared.is_retained(delivery.at) {
+            return Ok(None);
+        }
         let key = keys::attempt(delivery.at, delivery.endpoint, 0);
         match self.one(Space::AttemptsLate, &key)? {
             Some(value) => record::read_cancelled(&key, &value),
@@ -247,8 +279,10 @@ impl Reader for FjallReader {
         endpoint: EndpointNo,
         page: &Page,
     ) -> Result<Vec<ListedAttempt>, Error> {
-        lists::of_endpoint(&self.spaces, endpoint, page, |at| {
-            self.shared.is_retained(at)
+        let cut = self.shared.cuts.attempts();
+        lists::of_endpoint(&self.spaces, endpoint, page, |entry| {
+            entry.has_message = self.shared.is_retained(entry.key.at);
+            entry.key.time >= cut
         })
     }
 

@@ -1,23 +1,24 @@
-//! The stored form of every small record: attempts, parked rows, states, lists, batches.
+//! The stored form of every small record: parked rows, states, lists, batches.
 //!
 //! Owns: the layouts. A record is `format 1 | fields | crc32c 4`; the checksum covers the key as
 //! well, so a record under a wrong key is found out. Numbers are big-endian, `opt` fields carry 0
-//! for none or the value plus one. Pure. Elsewhere: messages ([`super::message`]).
+//! for none or the value plus one. Pure. Elsewhere: messages ([`super::message`]), attempts
+//! ([`super::attempt`]).
 #![deny(clippy::indexing_slicing)]
 
 use bytes::{BufMut, Bytes};
 
 use crate::base::{Timestamp, broken};
 use crate::model::{
-    AppNo, Attempt, DeadReason, EndpointNo, EndpointState, FailureKind, Health, LaneId, Outcome,
-    ParkReason, Parked, ParkedKey, Position, Trigger, Verdict,
+    Attempt, EndpointNo, EndpointState, Health, LaneId, ParkReason, Parked, ParkedKey, Position,
+    Trigger, Verdict,
 };
 use crate::store::{Error, IdempotencyRecord, ListKey, ListedAttempt, StoredAnswer};
 
 use super::keys::{self, six, take};
 
 /// The format this code writes.
-const FORMAT: u8 = 1;
+pub(super) const FORMAT: u8 = 1;
 /// The format of cancellations that name what took the delivery's place.
 const FORMAT_SUPERSEDED: u8 = 2;
 
@@ -61,7 +62,7 @@ pub(super) fn unseal<'a>(kind: &str, key: &[u8], value: &'a [u8]) -> Result<&'a 
 }
 
 /// Checks a record and answers its format and fields.
-fn opened<'a>(kind: &str, key: &[u8], value: &'a [u8]) -> Result<(u8, &'a [u8]), Error> {
+pub(super) fn opened<'a>(kind: &str, key: &[u8], value: &'a [u8]) -> Result<(u8, &'a [u8]), Error> {
     let Some((body, crc)) = value.split_last_chunk::<4>() else {
         return Err(corrupt(kind, key, "it is too short"));
     };
@@ -75,7 +76,7 @@ fn opened<'a>(kind: &str, key: &[u8], value: &'a [u8]) -> Result<(u8, &'a [u8]),
     Ok((*format, fields))
 }
 
-fn time(from: &mut &[u8]) -> Option<Timestamp> {
+pub(super) fn time(from: &mut &[u8]) -> Option<Timestamp> {
     let [a, b, c, d, e, f] = take(from)?;
     let ms = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
     Some(Timestamp::from_millis(ms))
@@ -89,7 +90,7 @@ pub(super) fn eight(from: &mut &[u8]) -> Option<u64> {
     take(from).map(u64::from_be_bytes)
 }
 
-fn put_time(out: &mut Vec<u8>, at: Timestamp) {
+pub(super) fn put_time(out: &mut Vec<u8>, at: Timestamp) {
     out.extend_from_slice(&six(at.millis()));
 }
 
@@ -106,7 +107,7 @@ fn low7(n: u64) -> u8 {
     u8::try_from(n & 0x7f).unwrap_or(0)
 }
 
-fn varint(from: &mut &[u8]) -> Option<u64> {
+pub(super) fn varint(from: &mut &[u8]) -> Option<u64> {
     let mut n = 0_u64;
     for shift in (0..64).step_by(7) {
         let [byte] = take(from)?;
@@ -118,86 +119,14 @@ fn varint(from: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// Writes an attempt; its key carries message, endpoint and number.
-pub(super) fn attempt(key: &[u8], attempt: &Attempt) -> Vec<u8> {
-    let mut out = start(36 + attempt.response.len());
-    out.put_u32(attempt.app.0);
-    put_time(&mut out, attempt.ended);
-    out.put_u32(attempt.duration_ms);
-    out.put_u16(attempt.outcome.status);
-    out.put_u8(attempt.outcome.failure.map_or(0, FailureKind::code));
-    let retry_after = attempt.outcome.retry_after_secs;
-    out.put_u64(retry_after.map_or(0, |secs| u64::from(secs) + 1));
-    out.put_u8(trigger_code(attempt.trigger));
-    let (verdict, at) = match attempt.verdict {
-        Verdict::Delivered => (0, Timestamp::ZERO),
-        Verdict::RetryAt(at) => (1, at),
-        Verdict::Dead(DeadReason::Exhausted) => (2, Timestamp::ZERO),
-        Verdict::Dead(DeadReason::Manual) => (3, Timestamp::ZERO),
-    };
-    out.put_u8(verdict);
-    put_time(&mut out, at);
-    out.extend_from_slice(&attempt.response);
-    seal(key, out)
-}
-
-/// Reads an attempt.
-pub(super) fn read_attempt(key: &[u8], value: &Bytes) -> Result<Attempt, Error> {
-    let fields = unseal("attempt", key, value)?;
-    attempt_fields(key, fields, value).ok_or_else(|| corrupt("attempt", key, "a field is bad"))
-}
-
-fn attempt_fields(key: &[u8], mut from: &[u8], value: &Bytes) -> Option<Attempt> {
-    let (at, endpoint, no) = keys::read_attempt(key)?;
-    let app = AppNo(four(&mut from)?);
-    let ended = time(&mut from)?;
-    let duration_ms = four(&mut from)?;
-    let status = u16::from_be_bytes(take(&mut from)?);
-    let [failure] = take(&mut from)?;
-    let failure = match failure {
-        0 => None,
-        code => Some(FailureKind::from_code(code)?),
-    };
-    let retry_after_secs = match eight(&mut from)? {
-        0 => None,
-        n => Some(u32::try_from(n - 1).ok()?),
-    };
-    let [trigger] = take(&mut from)?;
-    let [verdict] = take(&mut from)?;
-    let retry_at = time(&mut from)?;
-    let verdict = match verdict {
-        0 => Verdict::Delivered,
-        1 => Verdict::RetryAt(retry_at),
-        2 => Verdict::Dead(DeadReason::Exhausted),
-        3 => Verdict::Dead(DeadReason::Manual),
-        _ => return None,
-    };
-    Some(Attempt {
-        at,
-        endpoint,
-        app,
-        no,
-        ended,
-        duration_ms,
-        outcome: Outcome {
-            status,
-            failure,
-            retry_after_secs,
-        },
-        trigger: read_trigger(trigger)?,
-        verdict,
-        response: value.slice_ref(from),
-    })
-}
-
-const fn trigger_code(trigger: Trigger) -> u8 {
+pub(super) const fn trigger_code(trigger: Trigger) -> u8 {
     match trigger {
         Trigger::Scheduled => 0,
         Trigger::Manual => 1,
     }
 }
 
-const fn read_trigger(code: u8) -> Option<Trigger> {
+pub(super) const fn read_trigger(code: u8) -> Option<Trigger> {
     match code {
         0 => Some(Trigger::Scheduled),
         1 => Some(Trigger::Manual),
@@ -518,6 +447,7 @@ fn list_entry(slot: u64, from: &mut &[u8]) -> Option<ListedAttempt> {
         },
         status,
         verdict,
+        has_message: true,
     })
 }
 

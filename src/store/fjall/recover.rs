@@ -16,6 +16,7 @@ use crate::store::{Damage, Error};
 use super::batch::{self, BatchRecord, LaneRow};
 use super::hwm::Mark;
 use super::keys::{self, RING};
+use super::reach::Reach;
 use super::reader::row;
 use super::record;
 use super::remedy;
@@ -35,6 +36,7 @@ pub(super) struct Found {
     pub(super) revision: u64,
     pub(super) newest_bucket: u32,
     pub(super) holes_up_to: u32,
+    pub(super) reach: Reach,
 }
 
 impl Found {
@@ -132,6 +134,7 @@ impl Check<'_> {
                 .and_then(|(key, _)| keys::read_bucket(&key))
                 .unwrap_or(0),
             holes_up_to: small(self.number(Space::Meta, keys::HOLES)?),
+            reach: Reach::read(self.spaces, &self.view)?,
         })
     }
 

@@ -21,8 +21,8 @@ use super::batch::{self, BatchRecord};
 use super::format::Directory;
 use super::hwm::{Mark, MarkFile};
 use super::reader::row;
-use super::record;
 use super::spaces::{Space, Spaces};
+use super::{attempt, record};
 use super::{is_unfinished, keys, message, on_disk, open_failed, preflight, recover, tables};
 
 /// Problems listed at most; beyond, they are only counted.
@@ -212,14 +212,16 @@ impl Check<'_> {
         match space {
             Space::Messages => self.message(key, value),
             Space::Parked => self.parked(key, value),
-            Space::Attempts => record::read_attempt(key, value).map(drop),
+            Space::Attempts => attempt::read(key, value).map(drop),
             Space::AttemptsLate => match keys::read_attempt(key) {
                 Some((_, _, 0)) => record::read_cancelled(key, value).map(drop),
-                _ => record::read_attempt(key, value).map(drop),
+                _ => attempt::read(key, value).map(drop),
             },
             Space::Lists => match key.first() {
                 Some(&keys::OF_ENDPOINT) => record::read_endpoint_row(key, value, drop),
                 Some(&keys::OF_AUDIT) => record::read_object(key, value).map(drop),
+                Some(&keys::OF_BODY) => attempt::read_answer(key, value).map(drop),
+                Some(&keys::OF_DAY) => record::read_number(key, value).map(drop),
                 _ => record::read_app_row(key, value, 0).map(drop),
             },
             Space::Idem => match key.first() {

@@ -26,10 +26,12 @@ use crate::store::{
     Space as Figures, Standing, StoredAnswer, Writer,
 };
 
+use super::attempt::{self, Body};
 use super::batch::{self, BatchRecord, LaneRow};
 use super::expire::Expiry;
 use super::format::Directory;
 use super::hwm::{Mark, MarkFile};
+use super::reach::{self, Reach};
 use super::record::AppRow;
 use super::recover::Found;
 use super::spaces::{Space, Spaces};
@@ -60,6 +62,7 @@ pub struct FjallWriter {
     revision: u64,
     pub(super) lanes: BTreeMap<LaneId, LaneRow>,
     pub(super) expiry: Expiry,
+    pub(super) reach: Reach,
     dead: bool,
     /// Bytes of padding since the journal was last turned over.
     pub(super) padded: u64,
@@ -126,6 +129,7 @@ impl FjallWriter {
             revision: found.revision,
             lanes: found.lanes,
             expiry: Expiry::default(),
+            reach: found.reach,
             dead: false,
             padded: 0,
             marked: 0,
@@ -370,15 +374,20 @@ impl FjallWriter {
     fn put_attempts(&self, commit: &mut Commit, attempts: &[Attempt]) {
         let spaces = &self.parts.spaces;
         let mut order = Vec::with_capacity(attempts.len());
-        for (n, attempt) in attempts.iter().enumerate() {
-            let space = if attempt.no == 1 {
+        for (n, one) in attempts.iter().enumerate() {
+            let space = if one.no == 1 {
                 Space::Attempts
             } else {
                 Space::AttemptsLate
             };
-            let key = keys::attempt(attempt.at, attempt.endpoint, attempt.no);
-            commit.put(spaces, space, &key, record::attempt(&key, attempt));
-            order.push((attempt.endpoint, keys::slot(attempt.ended), n));
+            let key = keys::attempt(one.at, one.endpoint, one.no);
+            commit.put(spaces, space, &key, attempt::write(&key, one));
+            if attempt::body_of(one) == Body::Apart {
+                let key = keys::body(one.ended, one.at, one.endpoint, one.no);
+                let value = attempt::answer(&key, &one.response);
+                commit.put(spaces, Space::Lists, &key, value);
+            }
+            order.push((one.endpoint, keys::slot(one.ended), n));
         }
         order.sort_unstable();
         let number = self.batch.number.saturating_add(1);
@@ -418,6 +427,8 @@ impl Writer for FjallWriter {
         let mut commit = self.start(rows);
         let spaces = &self.parts.spaces;
         self.put_attempts(&mut commit, &settlement.attempts);
+        let lowered = self.reach.lowered(&settlement.attempts);
+        reach::put(&lowered, &mut commit, spaces);
         for key in &settlement.unpark {
             commit.remove(spaces, Space::Parked, &keys::parked(*key));
         }
@@ -437,6 +448,7 @@ impl Writer for FjallWriter {
         }
         self.finish(commit, false)?;
         self.lanes.extend(moved);
+        self.reach.lower(lowered);
         self.expiry.note_parked(&settlement.park);
         match settlement.attempts.last() {
             Some(last) if !self.parts.every_commit => self.maybe_mark(last.ended),

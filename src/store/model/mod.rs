@@ -3,7 +3,8 @@
 //! Owns: what is live and what is durable, and the gap between them. A process kill keeps all that
 //! was answered `Ok`; a power cut keeps what was synced and any first part of what was not.
 //! Invariants: `live` is `durable` plus `unsynced` in order; a dead writer changes nothing more;
-//! opening again kills the writer before. Retention does not exist here: nothing is ever dropped.
+//! opening again kills the writer before. Retention exists if it is asked for ([`Model::with_retention`]):
+//! what is out of it is gone at once.
 //! Elsewhere: what each call means ([`state`]).
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::base::Timestamp;
+use crate::config::Retention;
 use crate::model::{
     AppNo, Attempt, Delivery, EndpointNo, EndpointState, LaneId, Message, Parked, ParkedKey,
     Position,
@@ -32,6 +34,7 @@ use state::{Change, State};
 pub struct Model {
     shared: Arc<Mutex<Shared>>,
     faults: Faults,
+    retention: Option<Retention>,
 }
 
 /// How a process ends in a test.
@@ -85,9 +88,17 @@ impl Model {
         let model = Self {
             shared: Arc::default(),
             faults,
+            retention: None,
         };
         model.shared.lock().free = u64::MAX;
         model
+    }
+
+    /// The same store, whose writers drop what is out of `retention`.
+    #[must_use]
+    pub fn with_retention(mut self, retention: Retention) -> Self {
+        self.retention = Some(retention);
+        self
     }
 
     /// The plan of faults.
@@ -101,9 +112,12 @@ impl Model {
         let lane = LaneId(shared.live.highest_lane().0.saturating_add(1));
         shared.generation = shared.generation.saturating_add(1);
         shared.apply(Change::Open(lane), true);
+        shared.live.forget_cuts();
         let writer = ModelWriter {
             shared: Arc::clone(&self.shared),
             faults: self.faults.clone(),
+            retention: self.retention.clone(),
+            parked: BTreeMap::new(),
             generation: shared.generation,
             lane,
             last: 0,
@@ -144,6 +158,9 @@ impl Model {
 pub struct ModelWriter {
     shared: Arc<Mutex<Shared>>,
     faults: Faults,
+    retention: Option<Retention>,
+    /// Per lane the oldest message that was parked since the last housekeeping: it is held until the next.
+    parked: BTreeMap<LaneId, u64>,
     generation: u64,
     lane: LaneId,
     last: u64,
@@ -196,7 +213,13 @@ impl Writer for ModelWriter {
     }
 
     fn settle(&mut self, settlement: &Settlement) -> Result<(), Error> {
-        self.change(Some(Change::Settle(settlement.clone())), false)
+        self.change(Some(Change::Settle(settlement.clone())), false)?;
+        for row in &settlement.park {
+            let at = row.key.at;
+            let oldest = self.parked.entry(at.lane).or_insert(at.seq);
+            *oldest = at.seq.min(*oldest);
+        }
+        Ok(())
     }
 
     fn commit_config(&mut self, expected: u64, rows: &[ConfigRow]) -> Result<u64, Error> {
@@ -238,8 +261,19 @@ impl Writer for ModelWriter {
         self.change(None, true)
     }
 
-    fn tend(&mut self, _now: Timestamp) -> Result<(), Error> {
-        self.change(None, false)
+    fn tend(&mut self, now: Timestamp) -> Result<(), Error> {
+        self.change(None, false)?;
+        let Some(retention) = &self.retention else {
+            return Ok(());
+        };
+        let mut shared = self.shared.lock();
+        shared.live.cut(now, retention);
+        let held = std::mem::take(&mut self.parked);
+        let floors = shared.live.floors(now.minus(retention.messages), held);
+        if !floors.is_empty() {
+            shared.apply(Change::Expire(floors), true);
+        }
+        Ok(())
     }
 
     fn space(&self) -> Result<Space, Error> {
@@ -325,12 +359,14 @@ impl Reader for ModelReader {
     }
 
     fn is_cancelled(&self, delivery: Delivery) -> Result<bool, Error> {
-        Ok(self.shared.lock().live.cancelled.contains_key(&delivery))
+        let shared = self.shared.lock();
+        Ok(shared.live.is_retained(delivery.at) && shared.live.cancelled.contains_key(&delivery))
     }
 
     fn superseded_by(&self, delivery: Delivery) -> Result<Option<Position>, Error> {
         let shared = self.shared.lock();
-        Ok(shared.live.cancelled.get(&delivery).copied().flatten())
+        let by = shared.live.cancelled.get(&delivery).copied().flatten();
+        Ok(by.filter(|_| shared.live.is_retained(delivery.at)))
     }
 
     fn cancelled(
@@ -340,7 +376,11 @@ impl Reader for ModelReader {
         _budget: usize,
     ) -> Result<Option<u64>, Error> {
         let shared = self.shared.lock();
-        let inside = |one: &&Delivery| one.endpoint == endpoint && (from..=to).contains(&one.at);
+        let inside = |one: &&Delivery| {
+            one.endpoint == endpoint
+                && (from..=to).contains(&one.at)
+                && shared.live.is_retained(one.at)
+        };
         let count = shared.live.cancelled.keys().filter(inside).count();
         Ok(Some(u64::try_from(count).unwrap_or(u64::MAX)))
     }

@@ -9,6 +9,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use crate::base::Timestamp;
+use crate::config::Retention;
 use crate::model::{
     AppNo, Attempt, Delivery, EXPUNGED, EndpointNo, EndpointState, LaneId, Message, Parked,
     ParkedKey, Position, Verdict,
@@ -29,6 +30,8 @@ pub(super) enum Change {
     Config(u64, Vec<ConfigRow>),
     Remember([u8; 16], IdempotencyRecord),
     Expunge(Vec<Content>),
+    /// The first message of each lane that is retained from now on.
+    Expire(BTreeMap<LaneId, u64>),
 }
 
 /// Everything a store holds.
@@ -48,6 +51,10 @@ pub(super) struct State {
     idempotency: BTreeMap<[u8; 16], IdempotencyRecord>,
     config: BTreeMap<(ConfigKind, Vec<u8>), Bytes>,
     audit: BTreeMap<[u8; 20], Bytes>,
+    /// Per lane the first message that is retained.
+    floors: BTreeMap<LaneId, u64>,
+    /// From when on attempts, and what was answered to them, are shown. Told by housekeeping.
+    cuts: (Timestamp, Timestamp),
     pub(super) revision: u64,
 }
 
@@ -76,7 +83,67 @@ impl State {
                 self.idempotency.insert(*key, record.clone());
             }
             Change::Expunge(contents) => contents.iter().for_each(|content| self.expunge(content)),
+            Change::Expire(floors) => {
+                self.floors.extend(floors);
+                let floors = &self.floors;
+                self.messages.retain(|at, _| retained(floors, *at));
+            }
         }
+    }
+
+    /// Nothing that ended earlier is shown any more, as of `now`.
+    pub(super) fn cut(&mut self, now: Timestamp, retention: &Retention) {
+        let (attempts, bodies) = self.cuts;
+        self.cuts = (
+            attempts.max(now.minus(retention.of_attempts())),
+            bodies.max(now.minus(retention.of_bodies())),
+        );
+    }
+
+    /// A new process has not been told yet.
+    pub(super) fn forget_cuts(&mut self) {
+        self.cuts = Default::default();
+    }
+
+    /// The floors that move, when what was accepted before `cut` may go: settled, and neither parked nor
+    /// `held`.
+    pub(super) fn floors(
+        &self,
+        cut: Timestamp,
+        mut held: BTreeMap<LaneId, u64>,
+    ) -> BTreeMap<LaneId, u64> {
+        for key in self.parked.keys() {
+            let oldest = held.entry(key.at.lane).or_insert(key.at.seq);
+            *oldest = key.at.seq.min(*oldest);
+        }
+        let mut moved = BTreeMap::new();
+        for (&lane, &(checkpoint, _)) in &self.lanes {
+            let old = self.floors.get(&lane).copied().unwrap_or(0).max(1);
+            let held = held.get(&lane).copied().unwrap_or(u64::MAX);
+            let is_old = |seq: u64| {
+                let message = self.messages.get(&Position { lane, seq });
+                message.is_some_and(|message| message.accepted < cut)
+            };
+            let mut floor = old;
+            while floor <= checkpoint && floor < held && is_old(floor) {
+                floor += 1;
+            }
+            if floor > old {
+                moved.insert(lane, floor);
+            }
+        }
+        moved
+    }
+
+    /// Whether a message is within retention.
+    pub(super) fn is_retained(&self, at: Position) -> bool {
+        retained(&self.floors, at)
+    }
+
+    /// Whether an attempt is.
+    fn shows(&self, attempt: &Attempt) -> bool {
+        let outlives = attempt.accepted.is_some() && attempt.ended >= self.cuts.0;
+        outlives || self.is_retained(attempt.at)
     }
 
     /// Whether the record is there whose content this is.
@@ -84,8 +151,9 @@ impl State {
         match content {
             Content::Payload(at) => self.messages.contains_key(at),
             Content::Response(delivery, no) => {
-                self.attempts
-                    .contains_key(&(delivery.at, delivery.endpoint, *no))
+                let place = (delivery.at, delivery.endpoint, *no);
+                let attempt = self.attempts.get(&place);
+                attempt.is_some_and(|attempt| self.shows(attempt))
             }
         }
     }
@@ -99,6 +167,9 @@ impl State {
             }
             Content::Response(delivery, no) => {
                 let place = (delivery.at, delivery.endpoint, *no);
+                if !self.has(content) {
+                    return;
+                }
                 if let Some(attempt) = self.attempts.get_mut(&place) {
                     attempt.response = Bytes::from_static(EXPUNGED);
                 }
@@ -182,7 +253,10 @@ impl State {
             last,
         });
         lanes
-            .filter(|lane| lane.last > 0 || lane.id == newest)
+            .filter(|lane| {
+                let floor = self.floors.get(&lane.id).copied().unwrap_or(0);
+                (lane.last > 0 && floor <= lane.last) || lane.id == newest
+            })
             .collect()
     }
 
@@ -226,8 +300,17 @@ impl State {
         let found = self.attempts.range(all).map(|(_, attempt)| attempt);
         found
             .filter(|attempt| endpoint.is_none_or(|endpoint| attempt.endpoint == endpoint))
+            .filter(|attempt| self.shows(attempt))
             .cloned()
+            .map(|attempt| self.without_old_answer(attempt))
             .collect()
+    }
+
+    fn without_old_answer(&self, mut attempt: Attempt) -> Attempt {
+        if attempt.ended < self.cuts.1 && !attempt.response.is_empty() {
+            attempt.response = Bytes::from_static(EXPUNGED);
+        }
+        attempt
     }
 
     pub(super) fn app_messages(&self, app: AppNo, page: &Page) -> Vec<Listed> {
@@ -235,6 +318,7 @@ impl State {
             return Vec::new();
         };
         let keys = list.iter().copied();
+        let keys = keys.filter(|key| self.is_retained(key.at));
         stretch(keys, page, |key| *key)
             .into_iter()
             .map(|key| Listed { key })
@@ -253,12 +337,15 @@ impl State {
             key,
             status,
             verdict,
+            has_message: self.is_retained(key.at),
         });
+        let entries = entries.filter(|entry| entry.key.time >= self.cuts.0);
         stretch(entries, page, |entry| entry.key)
     }
 
     pub(super) fn by_event_id(&self, app: AppNo, event_id: &str) -> Option<Position> {
-        self.event_ids.get(&app)?.get(event_id).copied()
+        let at = self.event_ids.get(&app)?.get(event_id).copied();
+        at.filter(|at| self.is_retained(*at))
     }
 
     pub(super) fn idempotent(
@@ -289,6 +376,11 @@ impl State {
         });
         rows.collect()
     }
+}
+
+/// Whether a message stands at the floor of its lane or behind it.
+fn retained(floors: &BTreeMap<LaneId, u64>, at: Position) -> bool {
+    floors.get(&at.lane).is_none_or(|floor| at.seq >= *floor)
 }
 
 /// What a list says of a verdict (see [`ListedAttempt::verdict`]).

@@ -66,6 +66,7 @@ impl Past {
                 .app
                 .no,
             no,
+            accepted: Some(MessageId::parse(message).unwrap().place().0),
             ended: self.gateway.clock.now(),
             duration_ms: 42,
             outcome: Outcome {
@@ -198,6 +199,7 @@ async fn attempts_of_one_millisecond_page_without_loss() {
         endpoint: no,
         app,
         no: 1,
+        accepted: None,
         ended: past.gateway.clock.now(),
         duration_ms: 1,
         outcome: Outcome {

@@ -27,6 +27,7 @@ mod quarantine;
 mod quotas;
 mod reading;
 mod replay;
+mod retention;
 mod schemas;
 mod sessions;
 mod sizes;

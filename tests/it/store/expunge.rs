@@ -14,6 +14,8 @@ const NOW: Timestamp = Timestamp::from_millis(1_767_600_000_000);
 /// Nothing that compresses, so it stands in a file as it is.
 const PAYLOAD: &str = r#"{"k":"9fK2xQ7vLw0ZtB3nYc8HsR5mJd1GpA6eUi4oVkXq"}"#;
 const ANSWER: &str = "answer-Zp4Wc7Rk1Ty9Lm2Qx8Vb5Nh3Jd6Fg0Sa";
+/// Too long for the record of its attempt.
+const LONG_ANSWER: &str = "long-Qd7Lw3Xr9Ty2Kp6Vb1Nf8Mz4Hc5Jg0Sa-uE3iR7oT1yW9qP5lK2jH8gF4dS6aZ0xC-vB3nM7bV1cX9zL5kJ2hG8fD4sA6pO0iU-yT3rE7wQ1aS9dF5gH2jK8lZ4xC6vB0nM-mN3bV7cX1zA9sD5fG2hJ8kL4qW6eR0tY-uI3oP7aS1dF9gH5jK2lZ8xC4vB6nM0qW-eR3tY7uI1oP9aS5dF2gH8jK4lZ6xC0vB-nM3qW7eR1tY9uI5oP2aS8dF4gH6jK0lZ-end";
 const KEPT: &str = r#"{"k":"Tr6Yb1Nc9Xz4Qw7Le2Kj5Hg8Fd3Sa0Pm"}"#;
 
 /// How many files under `dir` hold `text`.
@@ -45,8 +47,10 @@ fn fill(writer: &mut dyn Writer) -> (Delivery, Delivery) {
     };
     let mut answered = attempt(delivery(0).at, 1, 1, NOW, 0);
     answered.response = Bytes::from_static(ANSWER.as_bytes());
+    let mut at_length = attempt(delivery(0).at, 1, 2, NOW, 0);
+    at_length.response = Bytes::from_static(LONG_ANSWER.as_bytes());
     let settlement = Settlement {
-        attempts: vec![answered],
+        attempts: vec![answered, at_length],
         ..Settlement::default()
     };
     writer.settle(&settlement).unwrap();
@@ -60,21 +64,34 @@ fn what_was_expunged_stands_in_no_file_after_a_scrub() {
     let options = storage(dir.path());
     let (mut writer, reader) = open(&options).unwrap();
     let (gone, kept) = fill(&mut writer);
-    for text in [PAYLOAD, ANSWER, KEPT] {
+    assert_eq!(
+        reader.attempts(gone.at, None).unwrap()[1].response,
+        LONG_ANSWER
+    );
+    for text in [PAYLOAD, ANSWER, LONG_ANSWER, KEPT] {
         assert!(
             holding(dir.path(), text) > 0,
             "{text} is there to begin with"
         );
     }
-    let contents = [Content::Payload(gone.at), Content::Response(gone, 1)];
-    assert_eq!(writer.expunge(&contents).unwrap(), [true, true]);
+    let contents = [
+        Content::Payload(gone.at),
+        Content::Response(gone, 1),
+        Content::Response(gone, 2),
+    ];
+    assert_eq!(writer.expunge(&contents).unwrap(), [true, true, true]);
     let message = reader.message(gone.at).unwrap().unwrap();
     assert!(message.is_expunged() && &*message.event_type == "invoice.paid");
     let attempts = reader.attempts(gone.at, None).unwrap();
-    assert_eq!(attempts[0].response, EXPUNGED);
+    let answers: Vec<_> = attempts.iter().map(|one| &one.response[..]).collect();
+    assert_eq!(answers, [EXPUNGED, EXPUNGED]);
     while writer.turn_over().unwrap() {}
     reader.scrub().unwrap();
-    for text in [PAYLOAD, ANSWER] {
+    let (begin, end) = (
+        LONG_ANSWER.get(..40).unwrap(),
+        LONG_ANSWER.get(210..).unwrap(),
+    );
+    for text in [PAYLOAD, ANSWER, begin, end] {
         assert_eq!(holding(dir.path(), text), 0, "{text}");
     }
     let message = reader.message(kept.at).unwrap().unwrap();
@@ -100,7 +117,7 @@ fn expunging_what_is_not_there_answers_so_and_changes_nothing() {
     none.at.seq = 99;
     let contents = [
         Content::Payload(none.at),
-        Content::Response(there, 2),
+        Content::Response(there, 3),
         Content::Response(there, 0),
     ];
     assert_eq!(writer.expunge(&contents).unwrap(), [false, false, false]);

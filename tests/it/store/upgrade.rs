@@ -5,7 +5,7 @@
 //! present format is made by the test that checks it:
 //!
 //! ```text
-//! POSTHASTE_WRITE_FIXTURE=tests/fixtures/store-format-1 cargo nextest run -E 'test(present_format)'
+//! POSTHASTE_WRITE_FIXTURE=tests/fixtures/NAME cargo nextest run -E 'test(present_format)'
 //! ```
 //!
 //! A fixture that is committed is never made again: what it proves is that later code reads it. A
@@ -32,7 +32,11 @@ use super::world::{accept, storage};
 use crate::kit::variable;
 
 pub(crate) const FORMAT_1: &[u8] = include_bytes!("../../fixtures/store-format-1");
+/// As of when attempts say when their message was accepted, and long answers stand in rows of their own.
+pub(crate) const FORMAT_1_DATED: &[u8] = include_bytes!("../../fixtures/store-format-1-dated");
 const T0: Timestamp = Timestamp::from_millis(1_767_600_000_000);
+/// As long as there are fixtures.
+const KEPT: std::time::Duration = std::time::Duration::from_secs(100 * 365 * 86_400);
 /// Messages of the first lane; the second has one more.
 pub(crate) const FIRST: u64 = 12;
 
@@ -41,9 +45,9 @@ fn open(dir: &Path) -> Opened {
         memtable: ByteSize::mib(1),
         ..storage(dir)
     };
-    // As long as there are fixtures.
     let retention = Retention {
-        messages: std::time::Duration::from_secs(100 * 365 * 86_400),
+        messages: KEPT,
+        attempt_bodies: KEPT,
         ..Retention::default()
     };
     Store::open(&options, &retention).unwrap()
@@ -83,12 +87,18 @@ const fn first(seq: u64) -> Position {
     }
 }
 
-fn attempts() -> Vec<Attempt> {
+/// Attempts as the first version recorded them; `dated` as they are since they may outlive their message.
+fn attempts(dated: bool) -> Vec<Attempt> {
+    let response = |no: u16| match (dated, no) {
+        (true, 2) => "long answer ".repeat(100),
+        _ => String::from("answer"),
+    };
     let one = |seq: u64, endpoint: u32, no: u16, verdict: Verdict| Attempt {
         at: first(seq),
         endpoint: EndpointNo(endpoint),
         app: AppNo(1),
         no,
+        accepted: dated.then_some(T0),
         ended: T0.plus(std::time::Duration::from_secs(seq)),
         duration_ms: 7,
         outcome: Outcome {
@@ -102,7 +112,7 @@ fn attempts() -> Vec<Attempt> {
         },
         trigger: Trigger::Scheduled,
         verdict,
-        response: Bytes::from_static(b"answer"),
+        response: response(no).into(),
     };
     vec![
         one(1, 1, 1, Verdict::Delivered),
@@ -201,7 +211,7 @@ fn write_all(dir: &Path) {
         writer.append(&mut [nth(n)]).unwrap();
     }
     let settlement = Settlement {
-        attempts: attempts(),
+        attempts: attempts(true),
         park: parked(),
         cancelled: vec![Delivery {
             at: first(7),
@@ -227,9 +237,9 @@ fn write_all(dir: &Path) {
     }
 }
 
-fn assert_all(reader: &dyn Reader) {
+fn assert_all(reader: &dyn Reader, dated: bool) {
     assert_log(reader);
-    assert_deliveries(reader);
+    assert_deliveries(reader, dated);
     assert_lists(reader);
 }
 
@@ -277,12 +287,12 @@ fn assert_log(reader: &dyn Reader) {
 }
 
 /// Attempts, parked rows, cancellations, states of endpoints, checkpoints.
-fn assert_deliveries(reader: &dyn Reader) {
+fn assert_deliveries(reader: &dyn Reader, dated: bool) {
     let mut found = Vec::new();
     for seq in 1..=FIRST {
         found.extend(reader.attempts(first(seq), None).unwrap());
     }
-    assert_eq!(found, attempts());
+    assert_eq!(found, attempts(dated));
     let mut found = Vec::new();
     for endpoint in 1..=2 {
         let all = reader.parked(EndpointNo(endpoint), None, Timestamp::MAX, 99);
@@ -414,16 +424,25 @@ fn a_store_of_the_present_format_packs_unpacks_and_opens_whole() {
     }
     let copy = tempfile::tempdir().unwrap();
     unpack(&packed, copy.path());
-    assert_all(&*open(copy.path()).reader);
+    assert_all(&*open(copy.path()).reader, true);
 }
 
 #[test]
 fn a_store_of_format_1_opens_with_all_that_is_in_it_and_goes_on() {
+    opens_and_goes_on(FORMAT_1, false);
+}
+
+#[test]
+fn a_store_whose_attempts_are_dated_opens_with_all_that_is_in_it_and_goes_on() {
+    opens_and_goes_on(FORMAT_1_DATED, true);
+}
+
+fn opens_and_goes_on(fixture: &[u8], dated: bool) {
     let dir = tempfile::tempdir().unwrap();
-    unpack(FORMAT_1, dir.path());
+    unpack(fixture, dir.path());
     assert!(table_files(dir.path()) > 0, "the fixture has table files");
     let mut opened = open(dir.path());
-    assert_all(&*opened.reader);
+    assert_all(&*opened.reader, dated);
     assert_eq!(opened.writer.lane(), LaneId(3));
     opened.writer.append(&mut [nth(1)]).unwrap();
     opened.writer.tend(T0).unwrap();
@@ -433,5 +452,5 @@ fn a_store_of_format_1_opens_with_all_that_is_in_it_and_goes_on() {
     assert!(report.is_good(), "{report}");
     let reader = open(dir.path()).reader;
     assert_log(&*reader);
-    assert_deliveries(&*reader);
+    assert_deliveries(&*reader, dated);
 }

@@ -38,6 +38,7 @@ pub(crate) enum Op {
     Expunge(Vec<(prop::sample::Index, Option<(u32, u16)>)>),
     Sync,
     Tend,
+    Scrub,
     Close,
     Crash,
     Fault(Fault),
@@ -62,6 +63,7 @@ pub(crate) enum Fact {
         no: u16,
         early: u64,
         verdict: u8,
+        size: usize,
     },
     Park {
         nth: prop::sample::Index,
@@ -99,9 +101,9 @@ fn fact() -> impl Strategy<Value = Fact> {
     let nth = any::<prop::sample::Index>;
     let endpoint = 1..=ENDPOINTS;
     prop_oneof![
-        4 => (nth(), endpoint.clone(), 1..4_u16, 0..900_u64, 0..4_u8).prop_map(
-            |(nth, endpoint, no, early, verdict)| Fact::Attempt {
-                nth, endpoint, no, early, verdict
+        4 => (nth(), endpoint.clone(), 1..4_u16, 0..900_u64, 0..4_u8, 0..600_usize).prop_map(
+            |(nth, endpoint, no, early, verdict, size)| Fact::Attempt {
+                nth, endpoint, no, early, verdict, size
             }
         ),
         3 => (nth(), endpoint.clone(), 0..3_u64)
@@ -131,7 +133,8 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
             (any::<prop::sample::Index>(), proptest::option::of((1..=ENDPOINTS, 0..4_u16))), 0..4,
         ).prop_map(Op::Expunge),
         1 => Just(Op::Sync),
-        1 => Just(Op::Tend),
+        3 => Just(Op::Tend),
+        1 => Just(Op::Scrub),
         1 => Just(Op::Close),
         1 => Just(Op::Crash),
         1 => faults.prop_map(Op::Fault),
@@ -188,6 +191,17 @@ pub(crate) fn backlog(endpoint: u32, due: Timestamp, at: Position) -> Parked {
     }
 }
 
+/// Short times, so that a history sees the end of each.
+fn retention() -> Retention {
+    let hours = |n: u64| Duration::from_secs(n * 3600);
+    Retention {
+        messages: hours(20),
+        attempts: hours(40),
+        attempt_bodies: hours(8),
+        ..Retention::default()
+    }
+}
+
 /// Both stores and what has been done to them.
 pub(crate) struct World {
     options: Storage,
@@ -205,7 +219,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(dir: &Path) -> Self {
         let options = storage(dir);
-        let model = Model::new();
+        let model = Model::new().with_retention(retention());
         let (reference, mirror) = model.open();
         let faults = Faults::none();
         let mut world = Self {
@@ -224,21 +238,29 @@ impl World {
     }
 
     fn open_embedded(&mut self) {
-        let retention = Retention::default();
-        let opened = Store::open_with(&self.options, &retention, self.faults.clone()).unwrap();
+        let opened = Store::open_with(&self.options, &retention(), self.faults.clone()).unwrap();
         self.embedded = Some((opened.writer, opened.reader));
     }
 
-    /// Ends the process of both, cleanly or not, and opens them again.
+    /// Ends the process of both, cleanly or not, and opens them again; housekeeping comes first, as in
+    /// the product.
     fn reopen(&mut self) {
-        self.embedded = None;
-        self.model.crash(Crash::Process);
-        let (reference, mirror) = self.model.open();
-        self.reference = reference;
-        self.mirror = mirror;
-        self.open_embedded();
-        let lanes = (self.reference.lane(), self.writer().lane());
-        assert_eq!(lanes.0, lanes.1, "lanes are counted alike");
+        loop {
+            self.embedded = None;
+            self.model.crash(Crash::Process);
+            let (reference, mirror) = self.model.open();
+            self.reference = reference;
+            self.mirror = mirror;
+            self.open_embedded();
+            let lanes = (self.reference.lane(), self.writer().lane());
+            assert_eq!(lanes.0, lanes.1, "lanes are counted alike");
+            let now = self.now;
+            let (expected, found) = (self.reference.tend(now), self.writer().tend(now));
+            assert_eq!(kind(&expected), kind(&found), "{expected:?} {found:?}");
+            if found.is_ok() {
+                return;
+            }
+        }
     }
 
     fn writer(&mut self) -> &mut FjallWriter {
@@ -278,6 +300,10 @@ impl World {
             Op::Tend => {
                 let now = self.now;
                 (self.reference.tend(now), self.writer().tend(now))
+            }
+            Op::Scrub => {
+                let embedded = &self.embedded.as_ref().unwrap().1;
+                (self.mirror.scrub(), embedded.scrub())
             }
             Op::Close => {
                 let answers = (self.reference.close(), self.writer().close());
@@ -411,11 +437,19 @@ impl World {
                 no,
                 early,
                 verdict,
+                size,
             } => {
                 let Some(at) = place(nth) else { return };
                 let ended = self.now.minus(Duration::from_millis(*early));
-                out.attempts
-                    .push(attempt(at, *endpoint, *no, ended, *verdict));
+                let mut one = attempt(at, *endpoint, *no, ended, *verdict);
+                one.response = Bytes::from(vec![b'a'; *size]);
+                // Some as an earlier version recorded them, some while the clock went back.
+                one.accepted = match size % 4 {
+                    0 => None,
+                    1 => Some(ended.plus(Duration::from_secs(5))),
+                    _ => Some(ended.minus(Duration::from_secs(60))),
+                };
+                out.attempts.push(one);
             }
             Fact::Park { nth, endpoint, due } => {
                 let Some(at) = place(nth) else { return };
@@ -478,7 +512,8 @@ impl World {
                 let delivery = Delivery { at, endpoint };
                 assert_eq!(
                     a.is_cancelled(delivery).unwrap(),
-                    b.is_cancelled(delivery).unwrap()
+                    b.is_cancelled(delivery).unwrap(),
+                    "{delivery:?}"
                 );
             }
         }
@@ -623,6 +658,7 @@ pub(crate) fn attempt(
         endpoint: EndpointNo(endpoint),
         app: AppNo(1),
         no,
+        accepted: Some(ended),
         ended,
         duration_ms: 12,
         outcome: Outcome {

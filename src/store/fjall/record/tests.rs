@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::{AppNo, DeadReason, FailureKind, Outcome};
+use crate::store::fjall::attempt::{self, Body};
 
 fn opt_time() -> impl Strategy<Value = Option<Timestamp>> {
     proptest::option::of(any::<u64>().prop_map(Timestamp::from_millis))
@@ -10,6 +12,10 @@ fn opt_time() -> impl Strategy<Value = Option<Timestamp>> {
 
 fn bytes() -> impl Strategy<Value = Bytes> {
     proptest::collection::vec(any::<u8>(), 0..80).prop_map(Bytes::from)
+}
+
+fn long() -> impl Strategy<Value = Bytes> {
+    proptest::collection::vec(any::<u8>(), 250..300).prop_map(Bytes::from)
 }
 
 fn position() -> impl Strategy<Value = Position> {
@@ -21,13 +27,14 @@ fn position() -> impl Strategy<Value = Position> {
 
 prop_compose! {
     fn an_attempt()(
-        at in position(), ep: u32, app: u32, no: u16, ended: u64, duration_ms: u32,
+        at in position(), ep: u32, app: u32, no: u16, accepted in opt_time(), ended: u64,
+        duration_ms: u32,
         status: u16, failure in proptest::option::of(0..FailureKind::ALL.len()),
         retry_after_secs: Option<u32>, manual: bool, verdict in 0..4_u8, retry: u64,
-        response in bytes(),
+        response in prop_oneof![bytes(), long()],
     ) -> Attempt {
         Attempt {
-            at, endpoint: EndpointNo(ep), app: AppNo(app), no,
+            at, endpoint: EndpointNo(ep), app: AppNo(app), no, accepted,
             ended: Timestamp::from_millis(ended), duration_ms,
             outcome: Outcome {
                 status, failure: failure.map(|n| FailureKind::ALL[n]), retry_after_secs,
@@ -64,8 +71,20 @@ proptest! {
     #[test]
     fn attempts_read_back(one in an_attempt()) {
         let key = keys::attempt(one.at, one.endpoint, one.no);
-        let value = Bytes::from(attempt(&key, &one));
-        prop_assert_eq!(read_attempt(&key, &value).unwrap(), one);
+        let value = Bytes::from(attempt::write(&key, &one));
+        let (mut back, body) = attempt::read(&key, &value).unwrap();
+        let expected = match (one.accepted, one.response.len()) {
+            (Some(_), 257..) => Body::Apart,
+            _ => Body::Here,
+        };
+        prop_assert_eq!((body, attempt::body_of(&one)), (expected, expected));
+        if body == Body::Apart {
+            prop_assert!(value.len() < 80 && back.response.is_empty());
+            let key = keys::body(one.ended, one.at, one.endpoint, one.no);
+            let answer = Bytes::from(attempt::answer(&key, &one.response));
+            back.response = attempt::read_answer(&key, &answer).unwrap();
+        }
+        prop_assert_eq!(back, one);
     }
 
     #[test]

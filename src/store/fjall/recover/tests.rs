@@ -52,6 +52,7 @@ fn settlement(at: Position) -> Settlement {
         endpoint,
         app: AppNo(1),
         no,
+        accepted: Some(Timestamp::from_millis(5)),
         ended: Timestamp::from_millis(9),
         duration_ms: 1,
         outcome: Outcome {
