@@ -147,6 +147,7 @@ fn parked(at: Position) -> Parked {
 fn attempt(at: Position) -> Attempt {
     Attempt {
         at,
+        accepted: Some(Timestamp::from_millis(1_767_600_000_000 + at.seq / 20)),
         endpoint: EndpointNo(u32::try_from(at.seq % 16).unwrap_or(0)),
         app: AppNo(1),
         no: 1,

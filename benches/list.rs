@@ -60,6 +60,7 @@ fn attempt(accepted: &Message) -> Attempt {
         endpoint: ENDPOINT,
         app: APP,
         no: 1,
+        accepted: Some(accepted.accepted),
         ended: accepted.accepted,
         duration_ms: 12,
         outcome: Outcome {
