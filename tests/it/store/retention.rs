@@ -323,8 +323,8 @@ fn an_attempt_outlives_its_message_and_what_was_answered_goes_first() {
     ];
     settle(&mut opened.writer, attempts, 2);
     // The day, whether the messages are there, the answers that are shown; none at all = no attempt.
-    let whole = vec![short.clone(), long.clone(), Vec::new()];
-    let hidden = vec![none.clone(), none.clone(), Vec::new()];
+    let whole = vec![short, long, Vec::new()];
+    let hidden = vec![none.clone(), none, Vec::new()];
     let table = [
         (6, true, whole),
         (8, true, hidden.clone()),
