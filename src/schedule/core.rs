@@ -35,17 +35,16 @@ use hashbrown::HashMap;
 
 use crate::base::Timestamp;
 use crate::model::{
-    AppNo, AttemptId, AttemptNo, Delivery, DeliveryState, DisablePolicy, DisableReason, EndpointNo,
-    EndpointState, LaneId, Message, MessageId, Order, Outcome, Parked, ParkedKey, Position,
-    Trigger,
+    AppNo, AttemptId, AttemptNo, Delivery, DeliveryState, DisableReason, EndpointNo, EndpointState,
+    LaneId, Message, MessageId, Outcome, Parked, ParkedKey, Position, Trigger,
 };
-use crate::policy::retry::RetryPlan;
 use crate::store::Settlement;
 
 pub use cancel::Cancelled;
 use open::OpenLane;
 pub use order::order_key;
 use ready::Ring;
+pub use slot::Plan;
 use slot::{Live, Slot};
 use unapplied::Unapplied;
 
@@ -74,31 +73,6 @@ impl Default for Settings {
             spill_after: Duration::from_secs(5),
         }
     }
-}
-
-/// What the scheduler must know of an endpoint, with the instance's defaults filled in.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// Which endpoint.
-    pub endpoint: EndpointNo,
-    /// Whose it is.
-    pub app: AppNo,
-    /// Attempts may start.
-    pub sending: bool,
-    /// Its owner switched it off.
-    pub disabled_by_hand: bool,
-    /// It is gone: what is open counts as cancelled.
-    pub deleted: bool,
-    /// Attempts at the same time.
-    pub concurrency: u16,
-    /// Attempts per second.
-    pub rate: Option<u16>,
-    /// When failed deliveries are tried again.
-    pub retry: RetryPlan,
-    /// When it is switched off.
-    pub disable: DisablePolicy,
-    /// Whether deliveries keep their order.
-    pub order: Order,
 }
 
 /// What happened.

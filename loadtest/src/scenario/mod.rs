@@ -144,6 +144,13 @@ pub(crate) struct ManagementPlan {
     pub(crate) rate: f64,
 }
 
+impl ManagementPlan {
+    fn mistakes(self) -> Option<String> {
+        let good = self.rate > 0.0 && self.rate <= 1000.0;
+        (!good).then(|| "management.rate must lie above 0, up to 1000".to_owned())
+    }
+}
+
 /// Messages of the first application, accepted before the load while its endpoints take nothing;
 /// they are let go when the measured part begins.
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -271,11 +278,6 @@ impl Scenario {
             every.is_none_or(|every| every >= Duration::from_millis(100)),
             "restart.every must be 100ms or more",
         );
-        let calls = self.management.map(|management| management.rate);
-        check(
-            calls.is_none_or(|rate| rate > 0.0 && rate <= 1000.0),
-            "management.rate must lie between 0 and 1000",
-        );
         check(
             self.management.is_none() || self.restart.is_none(),
             "management and restart exclude each other",
@@ -287,6 +289,7 @@ impl Scenario {
         if let Some(sweep) = &self.sweep {
             wrong.extend(sweep.mistakes(self));
         }
+        wrong.extend(self.management.and_then(ManagementPlan::mistakes));
         wrong.extend(load.pace.mistakes());
         wrong.extend(self.payload.size.mistakes());
         if let Err(error) = Mix::parse(&self.population.behaviours) {

@@ -1,21 +1,49 @@
-//! What is remembered of one endpoint, and of one delivery in memory.
+//! What is known and remembered of one endpoint, and of one delivery in memory.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::base::Timestamp;
-use crate::model::{EndpointState, Health, Message, ParkedKey, Position, Trigger};
+use crate::model::{
+    AppNo, DisablePolicy, EndpointNo, EndpointState, Health, Message, Order, ParkedKey, Position,
+    Trigger,
+};
 use crate::policy::limit::Throttle;
-use crate::policy::retry;
+use crate::policy::retry::{self, RetryPlan};
 
 use super::cancel::Walk;
 use super::clock::Strays;
 use super::collapse::Newest;
 use super::order::Keys;
-use super::{Course, Kind, Plan};
+use super::{Course, Kind};
 
 /// Deliveries that every endpoint may hold in memory, however full it is.
 const FLOOR: usize = 16;
+
+/// What the scheduler must know of an endpoint, with the instance's defaults filled in.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Which endpoint.
+    pub endpoint: EndpointNo,
+    /// Whose it is.
+    pub app: AppNo,
+    /// Attempts may start.
+    pub sending: bool,
+    /// Its owner switched it off.
+    pub disabled_by_hand: bool,
+    /// It is gone: what is open counts as cancelled.
+    pub deleted: bool,
+    /// Attempts at the same time.
+    pub concurrency: u16,
+    /// Attempts per second.
+    pub rate: Option<u16>,
+    /// When failed deliveries are tried again.
+    pub retry: RetryPlan,
+    /// When it is switched off.
+    pub disable: DisablePolicy,
+    /// Whether deliveries keep their order.
+    pub order: Order,
+}
 
 /// A delivery in memory.
 #[derive(Debug)]
