@@ -1,8 +1,8 @@
 //! `kill-at-syscall`: SIGKILL at the n-th system call of a kind that writes, syncs, makes, renames or
 //! removes files (T03).
 //!
-//! The gateway runs under strace from its first instruction, so kills hit creation, recovery, load and
-//! clean-up alike. Its memory tables are as small as they can be, so that tables are written and
+//! The gateway runs under strace from its first instruction, or from when it has work, so kills hit
+//! creation, recovery, load and clean-up alike. Its memory tables are as small as they can be, so that tables are written and
 //! journals removed all the time. The data directory grows older over [`LIFE`] rounds, then a fresh
 //! one is made, so that its creation is hit as well.
 
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
-use super::tracer::kill_at;
+use super::tracer::{Tracer, kill_at};
 use super::trial::{EndpointPlan, Trial};
 use super::world::LOOK;
 use super::{RoundResult, Rounds, Scenario, Stage, random};
@@ -98,6 +98,11 @@ impl Rounds for Syscall {
             reason = "between 1 and 200"
         )]
         let when = most.powf(random.random_range(0.0..1.0)).round() as u64;
+        // A start makes enough calls to draw most of the kills.
+        let from = match self.trial {
+            Some(_) if random.random() => From::Load,
+            _ => From::Start,
+        };
         let mut trial = match self.trial.take() {
             Some(mut trial) => {
                 trial.next_history()?;
@@ -106,7 +111,7 @@ impl Rounds for Syscall {
             None => self.fresh()?,
         };
         self.age += 1;
-        let started = hit(&mut trial, syscall, when)?;
+        let started = hit(&mut trial, (syscall, when), from)?;
         *self.hits.entry(syscall).or_default() += u32::from(started != Some(false));
         self.starts += u32::from(started.is_none());
         self.missed += u32::from(started == Some(false));
@@ -166,9 +171,25 @@ impl Syscall {
     }
 }
 
+/// From when on calls are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// From the first instruction.
+    Start,
+    /// From when it is ready and has work.
+    Load,
+}
+
 /// One run under strace. None: it died before it was ready; otherwise whether it met its call.
-fn hit(trial: &mut Trial, syscall: &str, when: u64) -> anyhow::Result<Option<bool>> {
-    trial.world.wrap(&kill_at(syscall, when));
+fn hit(
+    trial: &mut Trial,
+    (syscall, when): (&str, u64),
+    from: From,
+) -> anyhow::Result<Option<bool>> {
+    match from {
+        From::Start => trial.world.wrap(&kill_at(syscall, when)),
+        From::Load => trial.world.wrap(&[]),
+    }
     trial.quiet()?;
     trial.world.launch()?;
     let load = trial.load(&[Stream {
@@ -178,6 +199,10 @@ fn hit(trial: &mut Trial, syscall: &str, when: u64) -> anyhow::Result<Option<boo
         size: 4000,
     }])?;
     let ready = trial.world.wait_ready(Duration::from_secs(30)).is_ok();
+    let tracer = match from {
+        From::Start => None,
+        From::Load => kill_from_now_on(trial, syscall, when)?,
+    };
     let deadline = Instant::now() + PATIENCE;
     while trial.world.is_running() && Instant::now() < deadline {
         std::thread::sleep(LOOK);
@@ -185,6 +210,7 @@ fn hit(trial: &mut Trial, syscall: &str, when: u64) -> anyhow::Result<Option<boo
     let met = !trial.world.is_running();
     trial.fault(FaultKind::Kill, 0, &format!("{syscall} {when}, met: {met}"))?;
     trial.world.kill()?;
+    drop(tracer);
     let code = trial.world.exit_code();
     trial.fault(FaultKind::Kill, 0, &format!("gone with {code:?}"))?;
     load.stop()?;
@@ -194,6 +220,16 @@ fn hit(trial: &mut Trial, syscall: &str, when: u64) -> anyhow::Result<Option<boo
         trial.world.log_tail()
     );
     Ok(ready.then_some(met))
+}
+
+/// Takes hold of a gateway that runs; `None` if it met its call before all its threads were held.
+fn kill_from_now_on(trial: &mut Trial, syscall: &str, when: u64) -> anyhow::Result<Option<Tracer>> {
+    let inject = format!("{syscall}:signal=KILL:when={when}");
+    match Tracer::attach(trial.world.pid()?, &inject) {
+        Ok(tracer) => Ok(Some(tracer)),
+        Err(_) if !trial.world.is_running() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn endpoints(trial: &mut Trial) -> anyhow::Result<()> {
