@@ -62,6 +62,14 @@ async fn admitted(gateway: &Gateway, last: Option<&str>) -> (Tail, String) {
     .await
 }
 
+/// A gateway with the application `acme`.
+async fn with_application() -> Gateway {
+    let gateway = Gateway::start(&[]).await;
+    let acme = json!({"name": "acme", "uid": "acme"});
+    gateway.api().post("/api/v1/app", &acme).await.expect(201);
+    gateway
+}
+
 /// The ids of whole events.
 fn ids(text: &str) -> Vec<String> {
     let events = text
@@ -74,12 +82,7 @@ fn ids(text: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn a_reader_that_takes_nothing_is_cut_off_and_told_and_misses_nothing_when_it_comes_again() {
-    let gateway = Gateway::start(&[]).await;
-    gateway
-        .api()
-        .post("/api/v1/app", &json!({"name": "acme", "uid": "acme"}))
-        .await
-        .expect(201);
+    let gateway = with_application().await;
     let mut slow = Tail::open(&gateway, "", None).await;
     assert!(slow.until("retry: 2000").await.starts_with("HTTP/1.1 200"));
     let mut others = Vec::new();
@@ -126,12 +129,7 @@ async fn lease(gateway: &Gateway, query: &str) -> (Vec<String>, Value) {
 
 #[tokio::test]
 async fn a_consumer_goes_on_where_it_committed_after_a_sigkill() {
-    let gateway = Gateway::start(&[]).await;
-    gateway
-        .api()
-        .post("/api/v1/app", &json!({"name": "acme", "uid": "acme"}))
-        .await
-        .expect(201);
+    let gateway = with_application().await;
     let made = gateway.api().send(
         Method::PUT,
         "/api/v1/app/acme/consumer/c",
