@@ -7,6 +7,9 @@ use crate::clock::Window;
 use crate::hist::Histogram;
 use crate::timeline::Timeline;
 
+/// As what a message of a batch counts that was refused by itself, whatever its status.
+const LINE: u16 = 422;
+
 /// The producer's record. Each thread has its own; they are merged at the end.
 #[derive(Default)]
 pub(crate) struct Ingested {
@@ -65,12 +68,18 @@ impl Ingested {
             {
                 self.acked.push(answered);
             } else {
-                *self.refused.entry(422).or_default() += 1;
+                *self.refused.entry(LINE).or_default() += 1;
                 self.error(|| String::from_utf8_lossy(line).into_owned());
             }
             answered += 1;
         }
         self.failed += (first + lines).saturating_sub(answered);
+    }
+
+    /// Whether all that was not acknowledged is single messages of requests that were, and something was: then
+    /// the same again gets on.
+    pub(crate) fn gets_on(&self) -> bool {
+        self.failed == 0 && !self.acked.is_empty() && self.refused.keys().all(|of| *of == LINE)
     }
 
     /// Adds what another thread, or an earlier part of the run, saw. The window stays.
@@ -103,5 +112,25 @@ mod tests {
         assert_eq!(seen.acked, [40, 42]);
         assert_eq!(seen.refused.get(&422), Some(&1));
         assert_eq!(seen.failed, 1, "the fourth line has no answer");
+    }
+
+    #[test]
+    fn a_fill_goes_on_after_refused_lines_and_after_nothing_else() {
+        let batch = |lines: &[u16], asked| {
+            let mut seen = Ingested::default();
+            let body: String = lines
+                .iter()
+                .map(|status| format!("{{\"status\":{status}}}\n"))
+                .collect();
+            seen.batch(0, asked, body.as_bytes(), b"\"status\":202");
+            seen
+        };
+        assert!(batch(&[202, 202], 2).gets_on());
+        assert!(batch(&[202, 503], 2).gets_on());
+        assert!(!batch(&[503, 503], 2).gets_on(), "nothing was taken");
+        assert!(!batch(&[202], 2).gets_on(), "a line without an answer");
+        let mut whole = batch(&[202, 503], 2);
+        whole.refused.insert(503, 100);
+        assert!(!whole.gets_on(), "a request that was refused to its end");
     }
 }

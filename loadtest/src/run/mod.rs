@@ -135,13 +135,24 @@ struct Stage {
     idle_memory: u64,
 }
 
+/// What was sent before the load.
+#[derive(Default)]
+struct Filled {
+    /// Numbers of what was acknowledged, in no order.
+    acked: Vec<u64>,
+    /// The first number that was not given to any message.
+    next: u64,
+}
+
 /// Everything has happened.
 struct Measured {
     payloads: Arc<Payloads>,
     pace: Pace,
     /// Of the load, without the backlog.
     ingested: Ingested,
-    /// Number of the load's first message; what is below it is the backlog, all acknowledged.
+    /// Numbers of the backlog's messages that were acknowledged.
+    backlog: Vec<u64>,
+    /// Number of the load's first message; what is below it is the backlog.
     first: u64,
     messages_per_request: u64,
     before: std::collections::BTreeMap<String, Usage>,
@@ -159,6 +170,7 @@ impl Measured {
             payloads: Arc::clone(payloads),
             pace: load.pace,
             ingested,
+            backlog: Vec::new(),
             first: load.first,
             messages_per_request: scenario.load.batch.max(1),
             before: std::collections::BTreeMap::new(),
@@ -236,7 +248,7 @@ impl Stage {
         label: &str,
     ) -> anyhow::Result<Measured> {
         self.store_history(target, scenario, label)?;
-        let first = self.fill(target, scenario, label)?;
+        let filled = self.fill(target, scenario, label)?;
         let batch = scenario.load.batch > 0;
         let payloads = Arc::new(target.payloads(scenario, batch)?);
         let is_source = scenario.load.source;
@@ -257,7 +269,7 @@ impl Stage {
             keep_alive: scenario.load.keep_alive,
             idempotency: scenario.load.idempotency,
             retry: scenario.load.retry,
-            first,
+            first: filled.next,
             warm_up: scenario.load.warm_up,
             ..Load::new(
                 self.gateway.address,
@@ -268,13 +280,13 @@ impl Stage {
                 scenario.load.duration,
             )
         };
-        self.play(target, scenario, &load, &payloads, label)
+        self.play(target, scenario, (&load, filled.acked), &payloads, label)
     }
 
-    /// Accepts the backlog while its endpoints take nothing; answers the next free number.
-    fn fill(&self, target: &Target, scenario: &Scenario, label: &str) -> anyhow::Result<u64> {
+    /// Accepts the backlog while its endpoints take nothing.
+    fn fill(&self, target: &Target, scenario: &Scenario, label: &str) -> anyhow::Result<Filled> {
         let Some(backlog) = scenario.backlog else {
-            return Ok(0);
+            return Ok(Filled::default());
         };
         Director::hold(self, target, backlog.how)?;
         crate::watch::progress(&format!(
@@ -326,7 +338,7 @@ impl Stage {
         }
     }
 
-    /// Sends so many messages as fast as they are taken; answers how many that were.
+    /// Sends messages as fast as they are taken, until so many were.
     fn put_in(
         &self,
         target: &Target,
@@ -334,7 +346,7 @@ impl Stage {
         values: &[Values],
         messages: u64,
         unwanted: f64,
-    ) -> anyhow::Result<u64> {
+    ) -> anyhow::Result<Filled> {
         let batch = target.adapter.knows_batches();
         let (form, connections) = if batch {
             (Form::Batch(FILL_BATCH.min(messages.max(1))), 8)
@@ -342,22 +354,35 @@ impl Stage {
             (Form::Message, 64)
         };
         let paths = self.paths(target, values, batch)?;
-        let load = Load {
-            dialect: target.adapter.dialect(&self.gateway.key, batch)?,
-            connections,
-            form,
-            limit: Some(messages),
-            retry: true,
-            ..Load::new(self.gateway.address, paths, FILL_WITHIN)
-        };
         let payloads = Arc::new(target.payloads_with(scenario, batch, unwanted)?);
-        let filled = drive(&load, &payloads, self.clock, |_| {})?;
-        let count = u64::try_from(filled.acked.len())?;
-        if count < messages || filled.failed > 0 || !filled.refused.is_empty() {
-            let why = filled.first_error.unwrap_or_default();
-            bail!("only {count} of {messages} messages were accepted before the load: {why}");
+        let mut all = Filled::default();
+        loop {
+            let count = u64::try_from(all.acked.len())?;
+            if count >= messages {
+                return Ok(all);
+            }
+            let left = messages - count;
+            let load = Load {
+                dialect: target.adapter.dialect(&self.gateway.key, batch)?,
+                connections,
+                form,
+                first: all.next,
+                limit: Some(left),
+                retry: true,
+                ..Load::new(self.gateway.address, paths.clone(), FILL_WITHIN)
+            };
+            let filled = drive(&load, &payloads, self.clock, |_| {})?;
+            let gets_on = filled.gets_on();
+            // Single lines of batches may be refused while the store is behind: others with numbers of their
+            // own follow in their place.
+            all.next += left.next_multiple_of(FILL_BATCH);
+            all.acked.extend(filled.acked);
+            if !gets_on {
+                let count = all.acked.len();
+                let why = filled.first_error.unwrap_or_default();
+                bail!("only {count} of {messages} messages were accepted before the load: {why}");
+            }
         }
-        Ok(count)
     }
 
     /// The load and its drain, with what is done to the gateway and the look at it beside them.
@@ -365,7 +390,7 @@ impl Stage {
         &self,
         target: &Target,
         scenario: &Scenario,
-        load: &Load,
+        (load, backlog): (&Load, Vec<u64>),
         payloads: &Arc<Payloads>,
         label: &str,
     ) -> anyhow::Result<Measured> {
@@ -416,6 +441,7 @@ impl Stage {
                     directed,
                     called,
                     before: before.lock().clone(),
+                    backlog,
                     ..Measured::new(scenario, load, payloads, ingested)
                 };
                 measured.verdict = self.drain(&measured, scenario.drain);
@@ -459,14 +485,13 @@ impl Stage {
 
     fn check(&self, measured: &Measured) -> Verdict {
         let first = measured.first;
-        let backlog: Vec<u64> = (0..first).collect();
         let owed = |number: u64, slot: u64| {
             let app = self.app_of(number, first, measured.messages_per_request);
             measured.payloads.is_wanted(number) && self.population.is_owed(app, slot)
         };
         self.receiver.with_ledger(|ledger| {
             let load = ledger.check(&measured.ingested.acked, owed);
-            let rest = ledger.check(&backlog, owed);
+            let rest = ledger.check(&measured.backlog, owed);
             Verdict {
                 expected: load.expected + rest.expected,
                 lost: load.lost + rest.lost,

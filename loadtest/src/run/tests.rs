@@ -320,6 +320,34 @@ fn a_backlog_drains_beside_the_load_however_it_was_held() {
 }
 
 #[test]
+fn a_backlog_of_which_lines_were_refused_is_made_up_and_counted_without_them() {
+    let text = r#"
+        name = "backlog"
+        title = "Backlog"
+        about = "a queue that is too short for the batches of the fill"
+        drain = "30s"
+        [load]
+        pace = { kind = "open", rate = 200.0 }
+        connections = 2
+        warm_up = "100ms"
+        duration = "1s"
+        [population]
+        applications = 3
+        [backlog]
+        messages = 3000
+        how = "paused"
+        [gateway]
+        POSTHASTE__INGEST__QUEUE = "300"
+        POSTHASTE__INGEST__MAX_GROUP = "64"
+    "#;
+    let record = measured(&[text], &ONCE);
+    assert_eq!(record.faults(), Vec::<String>::new());
+    let value = |name| value(&record, name);
+    assert_eq!((value("lost"), value("duplicates")), (0.0, 0.0));
+    assert_eq!(value("delivered_share"), 1.0);
+}
+
+#[test]
 fn a_start_with_a_backlog_is_timed_to_its_first_delivery() {
     let text = r#"
         name = "pending"

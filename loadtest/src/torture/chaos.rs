@@ -24,7 +24,8 @@ use crate::oracle::receiver::Behaviour;
 
 /// Long enough to outlive every fault: nothing dies of a few seconds of chaos.
 const SCHEDULE_MS: &[u64] = &[100, 300, 1000, 2000, 3000, 4000, 5000, 6000];
-const DRAIN: Duration = Duration::from_secs(60);
+/// The longest rest of an endpoint that failed again and again, and its backlog.
+const DRAIN: Duration = Duration::from_secs(90);
 /// Longer than the drain limit of the gateway.
 const STOPS: Duration = Duration::from_secs(40);
 /// Seconds by which the clock is stepped. A retry that is parked keeps its time of the wall clock, so

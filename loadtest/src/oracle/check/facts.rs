@@ -11,6 +11,12 @@ use crate::oracle::journal::Line;
 /// have stood still for three.
 pub(super) const CLOCK_LAG: u64 = 8_000_000;
 
+/// Failures in a row after which the gateway takes an endpoint for dead and only probes it
+/// (ADR 0022).
+const FAILURES: usize = 10;
+/// The longest time between two such probes; microseconds.
+const REST: u64 = 60_000_000;
+
 /// Deliveries of one message to one endpoint, by their start.
 pub(super) type Attempts<'h> = Vec<&'h (Line, Delivery)>;
 
@@ -100,6 +106,27 @@ impl<'h> Facts<'h> {
     pub(super) fn arrived(&self, endpoint: &str, id: &str) -> bool {
         let mut attempts = self.attempts(endpoint, id).iter();
         attempts.any(|(_, delivery)| delivery.is_success())
+    }
+
+    /// How much longer than usual the gateway may leave this endpoint alone at `at`, in microseconds.
+    /// It rests after [`FAILURES`] failures in a row, each time twice as long as before: an endpoint
+    /// that failed without a success for so long may rest as long again, up to [`REST`].
+    pub(super) fn longest_rest(&self, endpoint: &str, at: u64) -> u64 {
+        let here = self.history.deliveries.iter().map(|(_, one)| one);
+        let mut here: Vec<&Delivery> = here.filter(|one| one.endpoint == endpoint).collect();
+        here.sort_by_key(|one| one.end);
+        let now = here.partition_point(|one| one.end <= at);
+        let success = |one: &&Delivery| one.is_success();
+        let from = here[..now]
+            .iter()
+            .rposition(success)
+            .map_or(0, |last| last + 1);
+        let next = here[now..].iter().position(success);
+        let failures = &here[from..next.map_or(here.len(), |next| now + next)];
+        match failures {
+            [first, .., last] if failures.len() >= FAILURES => (last.end - first.end).min(REST),
+            _ => 0,
+        }
     }
 
     /// Acknowledged pairs with the endpoint's terms, if it has any.

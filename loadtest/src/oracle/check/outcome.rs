@@ -64,15 +64,17 @@ pub(super) fn liveness(facts: &Facts<'_>, found: &mut Vec<Violation>) {
             continue;
         }
         probes += 1;
-        let by = ack.at + rules.probe_ms * 1000;
         for target in &ack.targets {
             let endpoint = facts.by_endpoint_id.get(target.as_str());
             let Some(endpoint) = endpoint.filter(|endpoint| endpoint.well) else {
                 continue;
             };
+            let rest = facts.longest_rest(&endpoint.name, ack.at);
+            let by = ack.at + rules.probe_ms * 1000 + rest;
             let mut attempts = facts.attempts(&endpoint.name, &ack.id).iter();
             if !attempts.any(|(_, one)| one.is_success() && one.end <= by) {
-                let what = format!("a probe did not arrive within {} ms", rules.probe_ms);
+                let within = rules.probe_ms + rest / 1000;
+                let what = format!("a probe did not arrive within {within} ms");
                 let violation = Violation::new(Rule::C10, what).of(&ack.id);
                 found.push(violation.at(&endpoint.name).seen(ack.line));
             }

@@ -5,7 +5,7 @@ use std::io::Write;
 use super::{Rule, judge_dir};
 use crate::oracle::doctored::self_test;
 use crate::oracle::history::{PRODUCER, RECEIVER};
-use crate::oracle::honest::honest;
+use crate::oracle::honest::{delivery, honest, ms};
 
 #[test]
 fn each_doctored_history_is_rejected_by_its_own_rule_and_the_honest_one_by_none() {
@@ -95,4 +95,32 @@ fn a_call_that_never_ended_has_an_unknown_fate() {
         !rules.contains(&Rule::C1) && !rules.contains(&Rule::C2),
         "{rules:?}"
     );
+}
+
+/// Whether a probe is called late that arrives at `arrives` ms (10 s after its 202 is 16 020 ms) at an
+/// endpoint that answered nothing but `failures` failures between 6.1 and 8.1 s.
+fn is_late(arrives: u64, failures: u64) -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    let mut raw = honest();
+    for one in &mut raw.deliveries {
+        if one.id == "msg_6" && one.endpoint == "well" {
+            (one.start, one.end) = (ms(arrives - 5), ms(arrives));
+        }
+    }
+    for nth in 0..failures {
+        let at = 6100 + nth * 2000 / (failures - 1);
+        raw.deliveries
+            .push(delivery(at - 5, at, "well", 1, Some(500)));
+    }
+    raw.write(dir.path()).unwrap();
+    let verdict = judge_dir(dir.path()).unwrap();
+    verdict.violations.iter().any(|one| one.rule == Rule::C10)
+}
+
+#[test]
+fn a_probe_may_wait_for_an_endpoint_that_rests_as_long_again_as_it_had_failed() {
+    assert!(!is_late(16_000, 9));
+    assert!(is_late(17_000, 9));
+    assert!(!is_late(18_000, 10));
+    assert!(is_late(18_100, 10));
 }
