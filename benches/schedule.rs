@@ -20,6 +20,7 @@ fn plan(no: u32) -> Plan {
     Plan {
         endpoint: EndpointNo(no),
         app: AppNo(no),
+        destination: 0,
         sending: true,
         disabled_by_hand: false,
         deleted: false,
@@ -76,7 +77,7 @@ fn deliver_all(core: &mut Core, group: Vec<Arc<Message>>, status: u16) -> usize 
     core.step(now, committed, &mut out);
     let mut settled = 0;
     loop {
-        core.pump(now, &mut out);
+        core.pump(now, usize::MAX, &mut out);
         if !out
             .iter()
             .any(|command| matches!(command, Command::Start(_)))

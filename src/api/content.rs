@@ -3,41 +3,114 @@
 //! Before the answer the record is written again without its content, so nobody reads it any more, and
 //! what of the message was not delivered is cancelled. The bytes of the older version leave the disk
 //! with a scrub, which housekeeping begins within ten minutes; that one is wanted is stored first, so a
-//! restart does not lose it. Backups keep what they copied.
+//! restart does not lose it. What went by its time alone ([`super::ending`]) asks for one once a day at most.
+//! Backups keep what they copied.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use http::StatusCode;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::RwLock;
 
 use super::ApiState;
 use super::attempt;
-use super::error::Problem;
+use super::error::{Code, Problem};
 use super::message;
 use super::reply::Reply;
 use super::request::{Answer, Cx};
 use super::walk::payloads;
-use crate::base::task;
+use crate::base::{Timestamp, task};
+use crate::directory::Snapshot;
 use crate::ingest::ItemKind;
 use crate::ingest::fields::{Given, sized};
 use crate::model::{Delivery, Message};
-use crate::store::Content;
+use crate::store::{Content, Ended, PayloadEnd};
 
 /// Messages of one request at most.
 const MAX_IDS: usize = 500;
 /// The setting that says which scrub is wanted and which was done last.
 const SETTING: &str = "scrub";
 
+/// What was taken away by time alone makes the store be rewritten this often at most.
+const BY_TIME: Duration = Duration::from_secs(86_400);
+
 /// Whether a scrub is under way. Whoever takes content away holds it for reading, so that a scrub never
 /// begins between the note that one is wanted and the commit.
 #[derive(Default)]
 pub(super) struct Scrub(RwLock<bool>);
 
-/// Numbers of the scrub that is wanted and of the last one done.
-fn numbers(setting: Option<&Value>) -> (u64, u64) {
-    let number = |name| setting.and_then(|s| s[name].as_u64()).unwrap_or(0);
-    (number("wanted"), number("done"))
+/// Why content goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Somebody asked for it.
+    Request,
+    /// The payload's time is over.
+    Time,
+}
+
+/// Numbers of the scrub that is wanted and of the last one done, and the same for what was taken away
+/// by time alone, which waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Numbers {
+    #[serde(default)]
+    wanted: u64,
+    #[serde(default)]
+    done: u64,
+    #[serde(default, skip_serializing_if = "is_none")]
+    ended: u64,
+    #[serde(default, skip_serializing_if = "is_none")]
+    ended_done: u64,
+    /// When the store was last rewritten; stored if payloads have ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rewritten: Option<Timestamp>,
+}
+
+const fn is_none(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Numbers {
+    fn of(snapshot: &Snapshot) -> Self {
+        let setting = snapshot.instance(SETTING).cloned();
+        let read = setting.map(serde_json::from_value);
+        read.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Asks for a scrub, unless one is asked for that does not run yet.
+    const fn want(mut self, why: Why, running: bool) -> Option<Self> {
+        let (wanted, done) = match why {
+            Why::Request => (&mut self.wanted, self.done),
+            Why::Time => (&mut self.ended, self.ended_done),
+        };
+        if *wanted > done && !running {
+            return None;
+        }
+        *wanted += 1;
+        Some(self)
+    }
+
+    /// Whether a scrub should begin. A clock that went back does not put it off.
+    fn is_due(self, now: Timestamp) -> bool {
+        let waited = |last: Timestamp| now < last || now.since(last) >= BY_TIME;
+        let by_time = self.ended != self.ended_done && self.rewritten.is_none_or(waited);
+        self.wanted != self.done || by_time
+    }
+
+    /// After a scrub that began at `began`, when the numbers were `then`.
+    fn scrubbed(mut self, then: Self, began: Timestamp) -> Self {
+        self.done = self.done.max(then.wanted);
+        self.ended_done = self.ended_done.max(then.ended);
+        self.rewritten = (self.ended > 0).then_some(began);
+        self
+    }
+
+    fn value(self) -> Result<Value, Problem> {
+        serde_json::to_value(self)
+            .map_err(|_| Problem::new(Code::Server, "The number of a scrub cannot be stored."))
+    }
 }
 
 impl ApiState {
@@ -63,36 +136,46 @@ impl ApiState {
             self.schedule.cancel(page.to_vec()).await?;
         }
         let running = self.scrub.0.read().await;
-        self.want_scrub(*running).await?;
+        self.want_scrub(Why::Request, *running).await?;
         let contents = payloads(messages).chain(further).collect();
         Ok(self.lane.expunge(contents).await?)
     }
 
-    async fn want_scrub(&self, running: bool) -> Result<(), Problem> {
-        let (wanted, done) = numbers(self.directory.peek().instance(SETTING));
-        if wanted > done && !running {
+    /// Deals with ends of payloads; what is taken away asks for a scrub before.
+    pub(super) async fn end(&self, ends: Vec<(PayloadEnd, Ended)>) -> Result<(), Problem> {
+        let running = self.scrub.0.read().await;
+        if ends.iter().any(|(_, ended)| *ended == Ended::TakenAway) {
+            self.want_scrub(Why::Time, *running).await?;
+        }
+        Ok(self.lane.end_payloads(ends).await?)
+    }
+
+    async fn want_scrub(&self, why: Why, running: bool) -> Result<(), Problem> {
+        let numbers = Numbers::of(&self.directory.peek());
+        if numbers.want(why, running).is_none() {
             return Ok(());
         }
         self.directory
-            .carry_out(move |draft| {
-                let (wanted, done) = numbers(draft.instance(SETTING));
-                let next = json!({ "wanted": wanted + 1, "done": done });
-                Ok(draft.put_instance(SETTING, next)?)
+            .carry_out(move |draft| match Numbers::of(draft).want(why, running) {
+                Some(next) => Ok(draft.put_instance(SETTING, next.value()?)?),
+                None => Ok(()),
             })
             .await
     }
 
-    /// Makes the disk forget what was taken away, if anything was since the last time. Takes as long
-    /// as rewriting the store does. Not cancel safe: a scrub that was cut off is done again.
+    /// Makes the disk forget what was taken away, if anything was since the last time; what went by its
+    /// time alone waits until the last rewriting is a day old. Takes as long as rewriting the store does.
+    /// Not cancel safe: a scrub that was cut off is done again.
     pub async fn scrub(&self) {
-        let wanted = {
+        let at = self.clock.now();
+        let then = {
             let mut running = self.scrub.0.write().await;
-            let (wanted, done) = numbers(self.directory.peek().instance(SETTING));
-            if wanted == done || *running {
+            let then = Numbers::of(&self.directory.peek());
+            if !then.is_due(at) || *running {
                 return;
             }
             *running = true;
-            wanted
+            then
         };
         let began = self.clock.monotonic();
         let scrubbed = self.rewrite().await;
@@ -104,9 +187,8 @@ impl ApiState {
         let noted = self
             .directory
             .carry_out(move |draft| {
-                let (newest, done) = numbers(draft.instance(SETTING));
-                let next = json!({ "wanted": newest, "done": done.max(wanted) });
-                Ok::<_, Problem>(draft.put_instance(SETTING, next)?)
+                let next = Numbers::of(draft).scrubbed(then, at);
+                Ok::<_, Problem>(draft.put_instance(SETTING, next.value()?)?)
             })
             .await;
         let took = self.clock.monotonic().saturating_sub(began);

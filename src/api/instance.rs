@@ -19,8 +19,9 @@ use crate::model::Scope;
 
 /// Due deliveries that have not moved for so long make the instance not ready (P14).
 const STANDSTILL: Duration = Duration::from_secs(60);
-/// A scheduler or commit thread that has not finished a turn for so long is stuck.
-const STUCK: Duration = Duration::from_secs(5);
+/// A scheduler or commit thread that has not finished a turn for so long is stuck; both turn every five
+/// seconds at least.
+const STUCK: Duration = Duration::from_secs(8);
 
 /// Routes of a listener of their own: no credential.
 pub(super) fn open() -> Router<Arc<ApiState>> {

@@ -18,6 +18,7 @@ mod content;
 mod endpoint;
 mod error;
 mod consumer;
+mod ending;
 mod event_type;
 mod events;
 mod example;
@@ -72,7 +73,7 @@ use crate::ingest::Ingest;
 use crate::lane::Lane;
 use crate::policy::target::TargetRules;
 use crate::schedule;
-use crate::store::Reader;
+use crate::store::{Reader, Timely};
 
 pub use error::Code;
 pub use front::Front;
@@ -120,12 +121,16 @@ pub struct Parts {
 
 /// What all handlers share.
 pub struct ApiState {
+    /// Its reader hides payloads whose time is over.
     parts: Parts,
+    /// The store as it is, payloads whose time is over included: for those who take content away.
+    stored: Arc<dyn Reader>,
     rules: ArcSwap<Rules>,
     meters: meters::Meters,
     tasks: task::Registry,
     samples: capacity::Samples,
     scrub: content::Scrub,
+    ends: ending::Meters,
     webhook_keys: webhook_keys::Cache,
     /// Places for lists ([`request::scan`]).
     scans: Arc<Semaphore>,
@@ -135,11 +140,16 @@ pub struct ApiState {
 
 impl ApiState {
     /// Puts it together.
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(mut parts: Parts) -> Self {
+        let stored = Arc::clone(&parts.reader);
+        let timely = Timely::new(parts.reader, Arc::clone(&parts.clock));
+        parts.reader = Arc::new(timely);
         let rules = Rules::of(&parts.delivery, parts.targets.clone());
         let tasks = task::Registry::load(&parts.directory.peek(), parts.clock.now());
         Self {
             parts,
+            stored,
+            ends: ending::Meters::default(),
             rules: ArcSwap::from_pointee(rules),
             meters: meters::Meters::default(),
             tasks,

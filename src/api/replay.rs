@@ -143,7 +143,7 @@ pub(super) async fn send(
     let mut taken = 0;
     for message in found.iter().filter(|m| walk.filter.messages.keeps(m)) {
         for endpoint in wanted(state, walk, &replay, message).await? {
-            if state.tasks.is_cancelled(id) {
+            if state.tasks.is_cancelled(id) || message.has_ended(state.clock.now()) {
                 break;
             }
             match replay.url.clone() {

@@ -497,7 +497,11 @@ fn in_range(
 
 /// A page of the application's messages within the range that still have a payload.
 fn messages(state: &ApiState, walk: &Walk) -> Result<Found, store::Error> {
-    let reader = &state.reader;
+    // A payload that is only hidden is there to be taken away.
+    let reader = match walk.kind {
+        Kind::Purge => &state.stored,
+        _ => &state.reader,
+    };
     let range = Page {
         until: Some(end_of(walk.until)),
         ..page(walk)

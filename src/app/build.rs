@@ -30,7 +30,6 @@ use crate::inbound::{self, Inbound, KeysOverHttp};
 use crate::ingest;
 use crate::lane::{self, Lane};
 use crate::metrics::ServerMetrics;
-use crate::model::Endpoint;
 use crate::policy::own::Own;
 use crate::policy::target::TargetRules;
 use crate::providers::Catalogue;
@@ -316,20 +315,17 @@ fn outgoing(
 ) -> Result<Arc<Outgoing>, Error> {
     let resolver = Arc::new(SystemResolver::new(Arc::clone(clock))?);
     let granted = server::limits::open_files(config.open_files())?;
+    let max_idle = config.idle_connections(granted);
     let options = ClientOptions {
         rules: defaults.rules.clone(),
         connect_timeout: config.delivery.connect_timeout,
-        max_idle: config.idle_connections(granted),
+        max_idle,
         ..ClientOptions::new(resolver)
     };
     let client = Client::new(options, Arc::clone(clock))?;
     let deliver = Deliver::new(client.clone(), Arc::clone(clock));
     let known = (Arc::clone(directory), Arc::clone(catalogs));
-    let outgoing = Outgoing::new(client, deliver, defaults, known);
-    let all: Vec<Arc<Endpoint>> = directory.snapshot().endpoints().cloned().collect();
-    for endpoint in all {
-        outgoing.put(&endpoint);
-    }
+    let outgoing = Outgoing::new(client, deliver, defaults, known, max_idle);
     Ok(Arc::new(outgoing))
 }
 

@@ -1,9 +1,11 @@
-//! What is looked at every few seconds: room on the disk, the size of the store, the age
-//! of the newest backup, the system's clock.
+//! What is looked at every few seconds: room on the disk, the size of the store, the age of the newest
+//! backup, the system's clock, quotas that are used up. And every ten minutes: when keys were last used,
+//! payloads whose time is over, and what the disk is to forget.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::build::Engine;
@@ -12,16 +14,23 @@ use crate::backup::Backups;
 use crate::base::task::{OnExit, Stop, Tasks};
 use crate::base::{Clock, SystemClock};
 use crate::config::Config;
+use crate::directory::Directory;
 use crate::lane::Lane;
 use crate::metrics::StoreMetrics;
 use crate::policy::watermark::{self, Level, Room};
-use crate::schedule::StoreNews;
+use crate::schedule::{QuotaNews, StoreNews};
 use crate::store::Space;
 
 /// Space and clock are looked at this often.
 const EVERY: Duration = Duration::from_secs(2);
-/// Whether a quota is used up is looked at this often.
-const QUOTAS: Duration = Duration::from_secs(5);
+/// The same while nothing comes in and there is room: an idle process is to wake no more than it must.
+const EVERY_IDLE: Duration = Duration::from_secs(10);
+/// All applications are asked no more often than this whether their quota is used up.
+const EVERY_QUOTA: Duration = Duration::from_secs(4);
+/// Payloads whose time is over are taken away this often, and the disk forgets what was expunged.
+const CONTENT: Duration = Duration::from_secs(600);
+/// For the first time after this.
+const FIRST_CONTENT: Duration = Duration::from_secs(60);
 /// When keys were last used is stored this often.
 const KEY_USE: Duration = Duration::from_secs(600);
 /// What the instance takes is sampled this often.
@@ -42,13 +51,22 @@ pub(super) fn start(engine: &Engine, config: &Config, tasks: &Tasks, stop: &Stop
     tasks.spawn(
         "housekeeping",
         OnExit::Log,
-        keep(guard, clock, backups, stop.clone()),
+        keep(guard, Quotas::of(engine), clock, backups, stop.clone()),
     );
 }
 
-async fn keep(mut guard: Guard, clock: SystemClock, backups: Arc<Backups>, mut stop: Stop) {
+async fn keep(
+    mut guard: Guard,
+    mut quotas: Quotas,
+    clock: SystemClock,
+    backups: Arc<Backups>,
+    mut stop: Stop,
+) {
     let metrics = StoreMetrics::register();
+    let mut commits = guard.lane.commits();
     loop {
+        let came = commits.has_changed().unwrap_or(false);
+        commits.mark_unchanged();
         if let Ok(space) = guard.lane.space().await {
             show(&metrics, &space);
             guard.judge(&space);
@@ -59,22 +77,54 @@ async fn keep(mut guard: Guard, clock: SystemClock, backups: Arc<Backups>, mut s
         if moved.abs() > STEP {
             warn!(moved_ms = moved, "the system's clock was stepped");
         }
+        quotas.look();
+        let rests = !came && guard.level == Level::Ok;
         tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
+            () = pause(rests, &mut commits) => {}
             () = stop.stopped() => return,
         }
     }
 }
 
-/// What needs the API: figures that are stored or sampled now and then, and quotas.
-pub(super) fn with_api(engine: &Engine, api: &Arc<ApiState>, tasks: &Tasks, stop: &Stop) {
-    sample_capacity(Arc::clone(api), tasks, stop);
-    watch_quotas(engine, tasks, stop);
-    note_keys(Arc::clone(api), tasks, stop);
+/// Until the next look: soon after something came in, or after the longer time.
+async fn pause(rests: bool, commits: &mut watch::Receiver<()>) {
+    if rests {
+        let came = tokio::time::timeout(EVERY_IDLE, commits.changed()).await;
+        if !matches!(came, Ok(Ok(()))) {
+            return;
+        }
+        commits.mark_changed();
+    }
+    tokio::time::sleep(EVERY).await;
 }
 
-/// Stores when keys were last used, every ten minutes and at the end; lets the disk forget what was
-/// expunged.
+/// What needs the API: figures that are stored or sampled now and then.
+pub(super) fn with_api(api: &Arc<ApiState>, tasks: &Tasks, stop: &Stop) {
+    sample_capacity(Arc::clone(api), tasks, stop);
+    note_keys(Arc::clone(api), tasks, stop);
+    take_content_away(Arc::clone(api), tasks, stop);
+}
+
+/// Takes payloads away whose time is over, and lets the disk forget what was expunged.
+fn take_content_away(api: Arc<ApiState>, tasks: &Tasks, stop: &Stop) {
+    let mut stop = stop.clone();
+    tasks.spawn("content", OnExit::Log, async move {
+        let mut wait = FIRST_CONTENT;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = stop.stopped() => return,
+            }
+            api.end_payloads(&stop).await;
+            if !stop.is_stopped() {
+                api.scrub().await;
+            }
+            wait = CONTENT;
+        }
+    });
+}
+
+/// Stores when keys were last used, every ten minutes and at the end.
 fn note_keys(api: Arc<ApiState>, tasks: &Tasks, stop: &Stop) {
     let mut stop = stop.clone();
     tasks.spawn("key use", OnExit::Log, async move {
@@ -84,9 +134,6 @@ fn note_keys(api: Arc<ApiState>, tasks: &Tasks, stop: &Stop) {
                 () = stop.stopped() => {}
             }
             api.store_last_use().await;
-            if !stop.is_stopped() {
-                api.scrub().await;
-            }
         }
     });
 }
@@ -106,25 +153,45 @@ fn sample_capacity(api: Arc<ApiState>, tasks: &Tasks, stop: &Stop) {
 }
 
 /// Tells once a month of each application that has used up its deliveries.
-fn watch_quotas(engine: &Engine, tasks: &Tasks, stop: &Stop) {
-    let (directory, clock) = (Arc::clone(&engine.directory), Arc::clone(&engine.clock));
-    let (news, mut stop) = (engine.quota_news.clone(), stop.clone());
-    tasks.spawn("quotas", OnExit::Log, async move {
-        loop {
-            let now = clock.now();
-            for entry in directory.snapshot().apps() {
-                let usage = entry.load.usage();
-                if let (Some(limit), true) = (usage.limit(), usage.is_news(now)) {
-                    warn!(app = %entry.app.id, limit, "the deliveries of this month are used up");
-                    news.reached(entry.app.no, limit, usage.used(now).month.end());
-                }
-            }
-            tokio::select! {
-                () = tokio::time::sleep(QUOTAS) => {}
-                () = stop.stopped() => return,
+struct Quotas {
+    directory: Arc<Directory>,
+    clock: Arc<SystemClock>,
+    news: QuotaNews,
+    /// When they were looked at last, on the monotonic clock.
+    looked: Duration,
+}
+
+impl Quotas {
+    fn of(engine: &Engine) -> Self {
+        Self {
+            directory: Arc::clone(&engine.directory),
+            clock: Arc::clone(&engine.clock),
+            news: engine.quota_news.clone(),
+            looked: Duration::ZERO,
+        }
+    }
+
+    /// Looks unless the last look is too recent. Also when nothing came in: a quota that was lowered may be
+    /// used up already, and refuses whatever would come.
+    fn look(&mut self) {
+        let passed = self.clock.monotonic();
+        if passed.saturating_sub(self.looked) >= EVERY_QUOTA {
+            self.looked = passed;
+            self.tell();
+        }
+    }
+
+    fn tell(&self) {
+        let now = self.clock.now();
+        for entry in self.directory.snapshot().apps() {
+            let usage = entry.load.usage();
+            if let (Some(limit), true) = (usage.limit(), usage.is_news(now)) {
+                warn!(app = %entry.app.id, limit, "the deliveries of this month are used up");
+                let until = usage.used(now).month.end();
+                self.news.reached(entry.app.no, limit, until);
             }
         }
-    });
+    }
 }
 
 /// Watches the room on the disk.

@@ -209,7 +209,7 @@ pub async fn run(run: Run) -> Result<Exit, Error> {
 
     tasks.spawn("metrics", OnExit::Log, exposition.upkeep(stop.clone()));
     housekeeping::start(&engine, &config, &tasks, &stop);
-    housekeeping::with_api(&engine, &api, &tasks, &stop);
+    housekeeping::with_api(&api, &tasks, &stop);
     housekeeping::end_tails(Arc::clone(&api), &tasks, &stop);
     let (limit, recovery) = (config.server.drain_timeout, engine.recovery.take());
     let early = tokio::select! {

@@ -1,10 +1,9 @@
-//! The scheduler's way out: endpoints as they are now, prepared once per change.
+//! The scheduler's way out: endpoints as they are now, each prepared when it is first called after a change.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use hashbrown::HashMap;
-use parking_lot::RwLock;
+use quick_cache::sync::Cache;
 use tracing::warn;
 
 use crate::api::{Elsewhere, Sending};
@@ -13,13 +12,15 @@ use crate::client::Client;
 use crate::config;
 use crate::deliver::{self, BadDefaults, BadEndpoint, Defaults, Deliver, Prepared};
 use crate::directory::Directory;
-use crate::model::{Delivery, Endpoint, EndpointNo, FailureKind, Message};
+use crate::model::{Application, Delivery, Endpoint, EndpointNo, Message};
 use crate::policy::exclude::Exclusion;
-use crate::policy::outcome;
 use crate::policy::own::Own;
 use crate::schedule::core::Job;
 use crate::schedule::{Attempts, Exchange};
 use crate::server::interfaces;
+
+/// Fewer are never kept, however few connections may be.
+const KEPT: usize = 256;
 
 /// Looks endpoints up and makes attempts.
 pub(super) struct Outgoing {
@@ -28,8 +29,35 @@ pub(super) struct Outgoing {
     defaults: ArcSwap<Defaults>,
     directory: Arc<Directory>,
     catalogs: Arc<Catalogs>,
-    /// Every endpoint that is not deleted; an endpoint that cannot be called keeps the reason.
-    prepared: RwLock<HashMap<EndpointNo, Result<Arc<Prepared>, BadEndpoint>>>,
+    /// Those called lately, no more than idle connections are kept to: one that is called so rarely that its
+    /// connection is gone may as well be prepared again, which takes microseconds. Kept for all, they
+    /// were a fifth of what an endpoint takes in memory.
+    prepared: Cache<EndpointNo, Arc<Kept>>,
+}
+
+/// An endpoint that was prepared, with what it was made of.
+struct Kept {
+    endpoint: Arc<Endpoint>,
+    app: Option<Arc<Application>>,
+    defaults: Arc<Defaults>,
+    /// `None` = it cannot be called.
+    prepared: Option<Arc<Prepared>>,
+}
+
+impl Kept {
+    /// Whether nothing that it was made of has changed. Objects of the directory are never changed in place.
+    fn is_of(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        app: Option<&Arc<Application>>,
+        defaults: &Arc<Defaults>,
+    ) -> bool {
+        let same_app = match (&self.app, app) {
+            (Some(mine), Some(app)) => Arc::ptr_eq(mine, app),
+            (mine, app) => mine.is_none() && app.is_none(),
+        };
+        same_app && Arc::ptr_eq(&self.endpoint, endpoint) && Arc::ptr_eq(&self.defaults, defaults)
+    }
 }
 
 impl Outgoing {
@@ -38,6 +66,7 @@ impl Outgoing {
         deliver: Deliver,
         defaults: Defaults,
         (directory, catalogs): (Arc<Directory>, Arc<Catalogs>),
+        max_idle: usize,
     ) -> Self {
         Self {
             client,
@@ -45,7 +74,7 @@ impl Outgoing {
             defaults: ArcSwap::from_pointee(defaults),
             directory,
             catalogs,
-            prepared: RwLock::default(),
+            prepared: Cache::new(max_idle.max(KEPT)),
         }
     }
 
@@ -69,30 +98,6 @@ impl Outgoing {
     pub(super) fn adopt(&self, defaults: Defaults) {
         self.client.set_rules(defaults.rules.clone());
         self.defaults.store(Arc::new(defaults));
-        for endpoint in self.directory.snapshot().endpoints() {
-            self.put(endpoint);
-        }
-    }
-
-    pub(super) fn put(&self, endpoint: &Endpoint) {
-        if endpoint.deleted.is_some() {
-            self.prepared.write().remove(&endpoint.no);
-            return;
-        }
-        let snapshot = self.directory.snapshot();
-        let app = snapshot.app_by_no(endpoint.app);
-        let organization = app.map_or_else(String::new, |entry| {
-            entry
-                .app
-                .uid
-                .clone()
-                .unwrap_or_else(|| entry.app.id.to_string())
-        });
-        let prepared = Prepared::new(endpoint, &organization, &self.defaults.load()).map(Arc::new);
-        if let Err(cause) = &prepared {
-            warn!(endpoint = %endpoint.id, %cause, "endpoint cannot be called");
-        }
-        self.prepared.write().insert(endpoint.no, prepared);
     }
 
     /// Personal data as the newest schema of an event type marks it; as a catalogue does, if the type was
@@ -109,26 +114,46 @@ impl Outgoing {
         .unwrap_or_default()
     }
 
-    fn find(&self, endpoint: EndpointNo) -> Result<Arc<Prepared>, Exchange> {
-        match self.prepared.read().get(&endpoint) {
-            Some(Ok(prepared)) => Ok(Arc::clone(prepared)),
-            Some(Err(bad)) => Err(without_request(bad.outcome())),
-            None => Err(without_request(outcome::of_failure(
-                FailureKind::BlockedAddress,
-            ))),
+    /// The endpoint as it is now; `None` if it is gone or cannot be called.
+    fn find(&self, no: EndpointNo) -> Option<Arc<Prepared>> {
+        let snapshot = self.directory.peek();
+        let endpoint = snapshot.endpoint(no)?;
+        if endpoint.deleted.is_some() {
+            return None;
         }
+        let app = snapshot.app_by_no(endpoint.app).map(|entry| &entry.app);
+        let defaults = self.defaults.load();
+        if let Some(kept) = self.prepared.get(&no)
+            && kept.is_of(endpoint, app, &defaults)
+        {
+            return kept.prepared.clone();
+        }
+        let kept = Arc::new(Kept {
+            endpoint: Arc::clone(endpoint),
+            app: app.cloned(),
+            defaults: Arc::clone(&defaults),
+            prepared: prepared(endpoint, app.map(Arc::as_ref), &defaults),
+        });
+        self.prepared.insert(no, Arc::clone(&kept));
+        kept.prepared.clone()
     }
 }
 
 impl Attempts for Outgoing {
-    fn prepare(&self, endpoint: &Endpoint) {
-        self.put(endpoint);
+    /// Forgets what was prepared, and only says whether it can be: it may not be called for days.
+    fn changed(&self, endpoint: &Endpoint) {
+        self.prepared.remove(&endpoint.no);
+        if endpoint.deleted.is_none() {
+            let snapshot = self.directory.peek();
+            let app = snapshot.app_by_no(endpoint.app);
+            let app = app.map(|entry| entry.app.as_ref());
+            drop(prepared(endpoint, app, &self.defaults.load()));
+        }
     }
 
     async fn attempt(&self, job: Job) -> Exchange {
-        let endpoint = match self.find(job.endpoint) {
-            Ok(endpoint) => endpoint,
-            Err(exchange) => return exchange,
+        let Some(endpoint) = self.find(job.endpoint) else {
+            return without_request(BadEndpoint::OUTCOME);
         };
         let marked = endpoint.leaves_marked_out();
         let marked = marked.then(|| self.marked(&job.message.event_type));
@@ -159,7 +184,7 @@ impl Elsewhere for Outgoing {
             let prepared = Prepared::new(&endpoint, &organization, &self.defaults.load());
             let prepared = match prepared {
                 Ok(prepared) => Arc::new(prepared),
-                Err(bad) => return bad.outcome(),
+                Err(_) => return BadEndpoint::OUTCOME,
             };
             let marked = prepared.leaves_marked_out();
             let job = deliver::Job {
@@ -175,6 +200,24 @@ impl Elsewhere for Outgoing {
             };
             self.deliver.attempt(&job).await.outcome
         })
+    }
+}
+
+/// An endpoint, ready to be called; says why if it cannot be.
+fn prepared(
+    endpoint: &Endpoint,
+    app: Option<&Application>,
+    defaults: &Defaults,
+) -> Option<Arc<Prepared>> {
+    let organization = app.map_or_else(String::new, |app| {
+        app.uid.clone().unwrap_or_else(|| app.id.to_string())
+    });
+    match Prepared::new(endpoint, &organization, defaults) {
+        Ok(prepared) => Some(Arc::new(prepared)),
+        Err(cause) => {
+            warn!(endpoint = %endpoint.id, %cause, "endpoint cannot be called");
+            None
+        }
     }
 }
 

@@ -15,10 +15,10 @@ use crate::base::{Clock, Timestamp, task};
 use crate::schedule::Status;
 use crate::server::notify;
 
-/// The commit thread turns at least every two seconds; a stall of the disk may take a while.
+/// The commit thread turns at least every five seconds; a stall of the disk may take a while.
 const COMMITS: Duration = Duration::from_secs(10);
-/// The scheduler turns at least every two seconds.
-const TURNS: Duration = Duration::from_secs(5);
+/// The scheduler turns at least every five seconds.
+const TURNS: Duration = Duration::from_secs(10);
 /// A delivery that could start starts within this, or nothing moves.
 const STANDSTILL: Duration = Duration::from_secs(60);
 /// Looks within the time that the manager waits for. Twice would do; one that is late must not end
@@ -165,7 +165,7 @@ mod tests {
             turn: old.turn,
             ..now
         });
-        assert_eq!(turn, (Some(26), Some("the scheduler")));
+        assert_eq!(turn, (Some(31), Some("the scheduler")));
         let progress = stands(|now, old| Seen {
             progress: old.progress,
             ..now
@@ -211,6 +211,6 @@ mod tests {
             ..alive(second)
         };
         let first = looks(60, back).iter().position(Option::is_some);
-        assert_eq!(first, Some(26)); // in second 27: it changed in 21, with the step
+        assert_eq!(first, Some(31)); // in second 32: it changed in 21, with the step
     }
 }

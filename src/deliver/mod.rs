@@ -1,6 +1,6 @@
 //! One attempt: from a message and an endpoint to an outcome.
 //!
-//! [`Prepared`] holds what is the same in every request to an endpoint, made once per change of it.
+//! [`Prepared`] holds what is the same in every request to an endpoint, made when it is first called after a change.
 //! [`Deliver::attempt`] adds what belongs to this attempt (body, number, time, signature), sends it,
 //! and dials once more if the connection broke at once. Whatever happens, a panic included, comes
 //! back as an outcome: a slot is never lost.
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tracing::debug;
 
@@ -81,6 +81,7 @@ struct Inner<N> {
     seconds: ::metrics::Histogram,
 }
 
+const AGENT: &str = concat!("Posthaste/", env!("CARGO_PKG_VERSION"));
 const ATTEMPT: HeaderName = HeaderName::from_static("webhook-attempt");
 const HOPS: HeaderName = HeaderName::from_static(hop::HEADER);
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -187,11 +188,11 @@ impl<N: Net> Inner<N> {
         let own = &job.endpoint.headers;
         // Room for what is added here, by the signer and by the client: a map that grows hashes all
         // of its names again.
-        let mut headers = HeaderMap::with_capacity(own.len() + 12);
-        headers.extend(
-            own.iter()
-                .map(|(name, value)| (name.clone(), value.clone())),
-        );
+        let mut headers = HeaderMap::with_capacity(own.len() + 13);
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        for (name, value) in own {
+            headers.insert(name.clone(), value.clone());
+        }
         let content_type = match message.content_type {
             ContentType::Json => HeaderValue::from_static("application/json"),
         };

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::USER_AGENT;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
 use crate::config;
 use crate::model::{
@@ -106,9 +105,7 @@ pub enum BadEndpoint {
 impl BadEndpoint {
     /// The outcome of an attempt that could not even begin. Nothing left the house, so it reads as
     /// refused by the guard, whatever the reason.
-    pub const fn outcome(&self) -> Outcome {
-        outcome::of_failure(FailureKind::BlockedAddress)
-    }
+    pub const OUTCOME: Outcome = outcome::of_failure(FailureKind::BlockedAddress);
 }
 
 /// Everything that is the same in each request to an endpoint. Prints no secret.
@@ -118,8 +115,9 @@ pub struct Prepared {
     pub(super) app: AppNo,
     pub(super) target: Arc<Target>,
     pub(super) signer: Signer,
-    /// `user-agent` and the endpoint's own; sensitive values are marked so.
-    pub(super) headers: HeaderMap,
+    /// The endpoint's own; sensitive values are marked so. No map: one takes over a kilobyte, however
+    /// little is in it.
+    pub(super) headers: Box<[(HeaderName, HeaderValue)]>,
     pub(super) timeout: Duration,
     pub(super) envelope: Envelope,
     /// Uid or id of the application, for the envelopes that name it.
@@ -143,7 +141,7 @@ impl Prepared {
         organization: &str,
         defaults: &Defaults,
     ) -> Result<Self, BadEndpoint> {
-        let profile = endpoint.signature.as_ref().unwrap_or(&defaults.profile);
+        let profile = endpoint.signature.as_deref().unwrap_or(&defaults.profile);
         let timeout_ms = endpoint.timeout_ms.map(u64::from);
         Ok(Self {
             id: endpoint.id,
@@ -178,17 +176,17 @@ impl Prepared {
     }
 }
 
-fn headers(endpoint: &Endpoint, profile: &Profile) -> Result<HeaderMap, BadHeader> {
+fn headers(
+    endpoint: &Endpoint,
+    profile: &Profile,
+) -> Result<Box<[(HeaderName, HeaderValue)]>, BadHeader> {
     header::check_headers(&endpoint.headers, profile)?;
-    let mut headers = HeaderMap::with_capacity(endpoint.headers.len() + 8);
-    let agent = concat!("Posthaste/", env!("CARGO_PKG_VERSION"));
-    headers.insert(USER_AGENT, HeaderValue::from_static(agent));
-    for (name, text) in &endpoint.headers {
+    let prepared = endpoint.headers.iter().map(|(name, text)| {
         let parsed = HeaderName::try_from(name).map_err(|_| BadHeader::Name(name.clone()))?;
         let mut value = HeaderValue::try_from(text).map_err(|_| BadHeader::Value(name.clone()))?;
         let mut sensitive = endpoint.sensitive_headers.iter();
         value.set_sensitive(sensitive.any(|other| other.eq_ignore_ascii_case(name)));
-        headers.insert(parsed, value);
-    }
-    Ok(headers)
+        Ok((parsed, value))
+    });
+    prepared.collect()
 }

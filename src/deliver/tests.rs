@@ -217,7 +217,10 @@ fn an_endpoint_that_cannot_be_called_says_why() {
     assert_eq!(prepare(|_| {}), Ok(()));
     let blocked = prepare(|e| e.url = String::from("https://127.0.0.1/")).unwrap_err();
     assert!(matches!(blocked, BadEndpoint::Target(_)));
-    assert_eq!(blocked.outcome().failure, Some(FailureKind::BlockedAddress));
+    assert_eq!(
+        BadEndpoint::OUTCOME.failure,
+        Some(FailureKind::BlockedAddress)
+    );
     let unsigned = prepare(|e| e.secret = Secret::new(String::from("short")));
     assert!(matches!(unsigned, Err(BadEndpoint::Signer(_))));
     let header = prepare(|e| {

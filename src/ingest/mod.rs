@@ -37,7 +37,7 @@ use crate::directory::{AppEntry, Directory};
 use crate::lane::{self, Lane, Ticket};
 use crate::model::{ContentType, EndpointNo, LaneId, Message, Position};
 use crate::policy::hop;
-use crate::store::{self, Accept, Reader, StoredAnswer};
+use crate::store::{self, Accept, Reader, StoredAnswer, Timely};
 
 pub use application::ApplicationIn;
 pub use batch::LineResult;
@@ -122,7 +122,9 @@ pub struct Accepted {
 
 impl Ingest {
     /// Puts it together.
-    pub fn new(parts: Parts) -> Self {
+    pub fn new(mut parts: Parts) -> Self {
+        let timely = Timely::new(parts.reader, Arc::clone(&parts.clock));
+        parts.reader = Arc::new(timely);
         Self {
             limits: Limits {
                 max_payload: parts.config.max_body.len(),

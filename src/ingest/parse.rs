@@ -26,6 +26,9 @@ const MAX_TAGS: usize = 5;
 const MAX_ORDERING_KEY: usize = 256;
 /// Characters of a collapse key at most.
 const MAX_COLLAPSE_KEY: usize = 256;
+/// For how long a message can have its payload kept.
+const PAYLOAD_DAYS: std::ops::RangeInclusive<u64> = 1..=90;
+const PAYLOAD_HOURS: std::ops::RangeInclusive<u64> = 1..=2160;
 
 /// A message as it was sent (MessageIn of `api.md` 4).
 #[derive(Debug)]
@@ -126,6 +129,8 @@ struct RawRest<'a> {
     ordering_key: Option<&'a RawValue>,
     collapse_key: Option<&'a RawValue>,
     deliver_at: Option<&'a RawValue>,
+    payload_days: Option<&'a RawValue>,
+    payload_hours: Option<&'a RawValue>,
     application: Option<&'a RawValue>,
     /// Fields that are not built, unknown, or named twice.
     wrong: Vec<Item>,
@@ -177,7 +182,9 @@ impl<'a> RawRest<'a> {
             "application" => &mut self.application,
             "collapseKey" => &mut self.collapse_key,
             "deliverAt" => &mut self.deliver_at,
-            "transformationsParams" | "payloadRetentionPeriod" | "payloadRetentionHours" => {
+            "payloadRetentionPeriod" => &mut self.payload_days,
+            "payloadRetentionHours" => &mut self.payload_hours,
+            "transformationsParams" => {
                 if value.get() != "null" {
                     let msg = "this field is not supported yet";
                     self.wrong(name, ItemKind::UnsupportedField, msg);
@@ -251,6 +258,7 @@ impl Rest {
                 (ItemKind::ValueError, Cow::Borrowed(msg))
             })
         });
+        let payload_hours = payload_hours((raw.payload_days, raw.payload_hours), items);
         let channels = list(
             "channels",
             raw.channels,
@@ -277,6 +285,7 @@ impl Rest {
             ordering_key,
             collapse_key,
             deliver_at,
+            payload_hours,
             hops: 0,                   // comes with the request, not with the body
             metadata: BTreeMap::new(), // of sources only
         };
@@ -346,6 +355,36 @@ fn list(
     }
 }
 
+/// Hours after which the payload ends; 0 = the sender says nothing of it.
+fn payload_hours(
+    (days, hours): (Option<&RawValue>, Option<&RawValue>),
+    items: &mut Vec<Item>,
+) -> u16 {
+    let within = |raw: &RawValue, range| {
+        let value = serde_json::from_str(raw.get()).unwrap_or(Value::Null);
+        fields::whole(&value, range)
+    };
+    let hours = hours.filter(|raw| raw.get() != "null");
+    let days = days.filter(|raw| raw.get() != "null");
+    if let (Some(_), Some(_)) = (days, hours) {
+        let msg = "`payloadRetentionPeriod` or `payloadRetentionHours`, not both";
+        items.push(Item::body(
+            "payloadRetentionHours",
+            ItemKind::ValueError,
+            msg,
+        ));
+        return 0;
+    }
+    let days = optional("payloadRetentionPeriod", days, items, |raw| {
+        within(raw, &PAYLOAD_DAYS)
+    });
+    let hours = optional("payloadRetentionHours", hours, items, |raw| {
+        within(raw, &PAYLOAD_HOURS)
+    });
+    let hours = hours.or_else(|| days.map(|days| days * 24)).unwrap_or(0);
+    u16::try_from(hours).unwrap_or(u16::MAX)
+}
+
 fn event_type_of(raw: &RawValue) -> Result<Cow<'_, str>, Wrong> {
     let text = text_of(raw)?;
     fields::event_type(&text)?;
@@ -403,7 +442,7 @@ mod tests {
     #[test]
     fn reads_every_field_in_any_order() {
         let body = r#"{"tags":["a/b"],"payload": {"n": 1e400 } ,"eventId":"e-1","channels":["x","x"],
-            "orderingKey":"k","collapseKey":"c","deliverAt":"2026-01-05T08:00:00+01:00","event\u0054ype":"invoice.\u0070aid"}"#;
+            "orderingKey":"k","collapseKey":"c","deliverAt":"2026-01-05T08:00:00+01:00","payloadRetentionHours":7,"event\u0054ype":"invoice.\u0070aid"}"#;
         let read = message(body.as_bytes(), &LIMITS).unwrap();
         assert_eq!(read.event_type, "invoice.paid");
         assert_eq!(read.payload, r#"{"n": 1e400 }"#);
@@ -413,6 +452,7 @@ mod tests {
         assert_eq!(labels.tags, ["a/b"]);
         assert_eq!(labels.ordering_key.as_deref(), Some("k"));
         assert_eq!(labels.collapse_key.as_deref(), Some("c"));
+        assert_eq!(labels.payload_hours, 7);
         let at = labels.deliver_at.unwrap().rfc3339();
         assert!(at.starts_with("2026-01-05T07:00:00"), "{at}");
     }
@@ -449,6 +489,67 @@ mod tests {
                 ("body.payload".to_owned(), "missing"),
             ]
         );
+    }
+
+    /// Hours of the payload that these fields ask for, or what is wrong with them.
+    fn retention(fields: &str) -> Result<u16, Vec<(String, &'static str)>> {
+        let body = format!(r#"{{"eventType":"a","payload":{{}},{fields}}}"#);
+        match message(body.as_bytes(), &LIMITS) {
+            Ok(read) => Ok(read.labels.map_or(0, |labels| labels.payload_hours)),
+            Err(_) => Err(items(&body)),
+        }
+    }
+
+    #[test]
+    fn a_payload_is_kept_for_1_to_90_days_or_1_to_2160_hours() {
+        let (days, hours) = ("payloadRetentionPeriod", "payloadRetentionHours");
+        for (name, value, kept) in [
+            (days, "1", 24),
+            (days, "90", 2160),
+            (days, "null", 0),
+            (hours, "1", 1),
+            (hours, "2160", 2160),
+            (hours, "null", 0),
+        ] {
+            let field = format!(r#""{name}":{value}"#);
+            assert_eq!(retention(&field), Ok(kept), "{field}");
+        }
+        for (name, value, kind) in [
+            (days, "0", "value_error"),
+            (days, "91", "value_error"),
+            (days, "1.5", "value_error"),
+            (days, "-1", "value_error"),
+            (days, "1e400", "type_error"),
+            (days, "\"7\"", "type_error"),
+            (days, "[7]", "type_error"),
+            (days, "true", "type_error"),
+            (hours, "0", "value_error"),
+            (hours, "2161", "value_error"),
+            (hours, "{}", "type_error"),
+        ] {
+            let field = format!(r#""{name}":{value}"#);
+            let wrong = (format!("body.{name}"), kind);
+            assert_eq!(retention(&field), Err(vec![wrong]), "{field}");
+        }
+        let plain = message(
+            br#"{"eventType":"a","payload":{},"payloadRetentionHours":null}"#,
+            &LIMITS,
+        );
+        assert!(plain.unwrap().labels.is_none(), "null is as if absent");
+    }
+
+    #[test]
+    fn a_payload_has_one_retention_and_not_two() {
+        let wrong = ("body.payloadRetentionHours".to_owned(), "value_error");
+        let both = r#""payloadRetentionPeriod":1,"payloadRetentionHours":24"#;
+        assert_eq!(retention(both), Err(vec![wrong.clone()]));
+        let both = r#""payloadRetentionPeriod":91,"payloadRetentionHours":"x""#;
+        assert_eq!(retention(both), Err(vec![wrong]));
+        let one = r#""payloadRetentionPeriod":null,"payloadRetentionHours":5"#;
+        assert_eq!(retention(one), Ok(5));
+        let twice = ("body.payloadRetentionPeriod".to_owned(), "unknown_field");
+        let named_twice = r#""payloadRetentionPeriod":1,"payloadRetentionPeriod":1"#;
+        assert_eq!(retention(named_twice), Err(vec![twice]));
     }
 
     #[test]

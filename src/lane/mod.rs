@@ -24,7 +24,8 @@ use self::sync::{
 use crate::base::{Clock, SystemClock, Timestamp, task};
 use crate::model::{LaneId, Message};
 use crate::store::{
-    Accept, ConfigRow, Content, IdempotencyKey, Settlement, Space, Standing, StoredAnswer, Writer,
+    Accept, ConfigRow, Content, Ended, IdempotencyKey, PayloadEnd, Settlement, Space, Standing,
+    StoredAnswer, Writer,
 };
 
 /// Room in the queue for settlements and configuration beside the messages.
@@ -221,6 +222,13 @@ impl Lane {
     pub async fn expunge(&self, contents: Vec<Content>) -> Result<Vec<bool>, Error> {
         let (reply, done) = oneshot::channel();
         self.send(Work::Expunge { contents, reply })?;
+        done.await.unwrap_or(Err(Error::Failed))
+    }
+
+    /// Deals with ends of payloads ([`Writer::end_payloads`]). Dropping the future does not undo it.
+    pub async fn end_payloads(&self, ends: Vec<(PayloadEnd, Ended)>) -> Result<(), Error> {
+        let (reply, done) = oneshot::channel();
+        self.send(Work::EndPayloads { ends, reply })?;
         done.await.unwrap_or(Err(Error::Failed))
     }
 
@@ -455,6 +463,10 @@ enum Work {
         contents: Vec<Content>,
         reply: oneshot::Sender<Result<Vec<bool>, Error>>,
     },
+    EndPayloads {
+        ends: Vec<(PayloadEnd, Ended)>,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
     TurnOver {
         reply: oneshot::Sender<Result<bool, Error>>,
     },
@@ -506,7 +518,7 @@ impl Rounds {
         // Lazily synced settlements wait this long at most.
         const UNSYNCED: Duration = Duration::from_millis(100);
         // With nothing to sync it is the heartbeat of the thread only; below what counts as stuck.
-        const IDLE: Duration = Duration::from_secs(2);
+        const IDLE: Duration = Duration::from_secs(5);
         let inbox = self.seen.inbox.take();
         loop {
             let wait = if self.round.is_unsynced() {

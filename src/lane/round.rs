@@ -155,6 +155,10 @@ impl Round {
                 let found = self.writer.expunge(&contents);
                 return self.answer(reply, found).map(|()| true);
             }
+            Work::EndPayloads { ends, reply } => {
+                let done = self.writer.end_payloads(&ends);
+                return self.answer(reply, done).map(|()| true);
+            }
             Work::TurnOver { reply } => {
                 let goes_on = self.writer.turn_over();
                 self.unsynced_since

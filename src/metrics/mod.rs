@@ -82,6 +82,9 @@ metrics! {
     STORE_JOURNALS = Gauge "posthaste_store_journals";
     /// Bytes in journal files.
     STORE_JOURNAL_BYTES = Gauge "posthaste_store_journal_bytes";
+    /// Payloads that came to the time their sender named, by `result`: `taken_away`, `put_off` (still being
+    /// delivered; looked at again later).
+    PAYLOADS_ENDED = Counter "posthaste_payloads_ended_total";
     /// For how long a backup held up commits, seconds.
     BACKUP_PAUSE = Histogram "posthaste_backup_pause_seconds";
     /// Backups by `result`: `finished`, `failed`.

@@ -45,6 +45,14 @@ impl DeliveryState {
         Self::Superseded,
     ];
 
+    /// Whether nothing follows any more, unless somebody asks for it.
+    pub const fn is_finished(self) -> bool {
+        match self {
+            Self::Pending | Self::Sending | Self::Retrying | Self::Held => false,
+            Self::Delivered | Self::Dead | Self::Cancelled | Self::Superseded => true,
+        }
+    }
+
     /// The name in the API and in metrics.
     pub const fn name(self) -> &'static str {
         match self {

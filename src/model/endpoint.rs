@@ -44,8 +44,8 @@ pub struct Endpoint {
     pub retry_schedule: Option<Vec<u32>>,
     /// When it is switched off.
     pub disable_policy: Option<DisablePolicy>,
-    /// How requests are signed.
-    pub signature: Option<Profile>,
+    /// How requests are signed. In a box: a profile is large, and few endpoints have one.
+    pub signature: Option<Box<Profile>>,
     /// What the request body is.
     pub envelope: Envelope,
     /// Whether deliveries keep the order of acceptance.

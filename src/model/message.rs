@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -44,6 +45,8 @@ pub struct Labels {
     pub collapse_key: Option<String>,
     /// No attempt is made before; the message waits at every endpoint until then.
     pub deliver_at: Option<Timestamp>,
+    /// Its payload ends so many hours after it was accepted; 0 = with the message.
+    pub payload_hours: u16,
     /// Hops the message had behind it when it came in ([`crate::policy::hop`]); 0 = none.
     pub hops: u8,
     /// Where it comes from, for messages of a source: provider, integrity, headers, and the body as it
@@ -94,7 +97,21 @@ impl Message {
         self.labels.as_ref()?.deliver_at
     }
 
-    /// Whether its payload was taken away on request. A payload is a JSON object, so never empty.
+    /// When its payload ends, if its sender named a time: nobody reads it from then on, and nothing new
+    /// is sent. What is not finished then is delivered with it all the same.
+    pub fn payload_ends(&self) -> Option<Timestamp> {
+        let hours = self.labels.as_ref()?.payload_hours;
+        let kept = Duration::from_secs(3600 * u64::from(hours));
+        (hours > 0).then(|| self.accepted.plus(kept))
+    }
+
+    /// Whether the time of its payload is over.
+    pub fn has_ended(&self, now: Timestamp) -> bool {
+        self.payload_ends().is_some_and(|ends| ends <= now)
+    }
+
+    /// Whether its payload was taken away: on request, or after its time. A payload is a JSON object, so
+    /// never empty.
     pub const fn is_expunged(&self) -> bool {
         self.payload.is_empty()
     }

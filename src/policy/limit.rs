@@ -64,7 +64,8 @@ pub struct Throttle {
     /// Pauses in a row; the exponent of their back-off.
     pauses: u8,
     max_pause: Duration,
-    rate: Option<Rate>,
+    /// In a box: few endpoints have one.
+    rate: Option<Box<Rate>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,15 +91,13 @@ impl Throttle {
             paused_until: Timestamp::ZERO,
             pauses: 0,
             max_pause: PAUSE_MAX,
-            rate: rate.and_then(Rate::new),
+            rate: rate.and_then(Rate::new).map(Box::new),
         }
     }
 
-    /// Sets the longest pause that a `Retry-After` is granted.
-    #[must_use]
-    pub const fn with_max_pause(mut self, longest: Duration) -> Self {
+    /// Sets the longest pause that a `Retry-After` is granted from now on.
+    pub const fn set_max_pause(&mut self, longest: Duration) {
         self.max_pause = longest;
-        self
     }
 
     /// Takes over an edited endpoint's limits; what was learned of it stays.
@@ -107,7 +106,7 @@ impl Throttle {
         self.window = self.window.min(self.ceiling());
         let rate = rate.filter(|&rate| rate > 0);
         if self.rate.as_ref().map(|r| r.per_second) != rate {
-            self.rate = rate.and_then(Rate::new);
+            self.rate = rate.and_then(Rate::new).map(Box::new);
         }
     }
 

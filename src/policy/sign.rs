@@ -46,8 +46,8 @@ pub type Headers = Vec<(HeaderName, HeaderValue)>;
 struct Dated {
     /// For the Standard Webhooks headers; a text secret has none.
     standard: Option<Key>,
-    /// For hex digits.
-    hex: Option<Mac>,
+    /// For hex digits; most endpoints have none.
+    hex: Option<Box<Mac>>,
     expires: Option<Timestamp>,
 }
 
@@ -200,13 +200,13 @@ impl std::fmt::Debug for Signer {
 impl Dated {
     fn new(secret: &Secret, expires: Option<Timestamp>, profile: &Profile) -> Self {
         let standard = Key::of(secret).ok();
-        let text = || Some(Mac::new(secret.reveal().as_bytes()));
+        let text = || Some(Box::new(Mac::new(secret.reveal().as_bytes())));
         let hex = match profile {
             Profile::Standard | Profile::Dual => None,
             Profile::Timestamped { .. } => text(),
             Profile::Hex(hex) => match (hex.key, &standard) {
                 (HexKey::Text, _) => text(),
-                (HexKey::Decoded, Some(Key::Symmetric(mac))) => Some(mac.clone()),
+                (HexKey::Decoded, Some(Key::Symmetric(mac))) => Some(Box::new(mac.clone())),
                 (HexKey::Decoded, Some(Key::Ed25519(_)) | None) => None,
             },
         };

@@ -153,6 +153,9 @@ pub struct Stored {
     pub bytes: u32,
     /// Hash of its ordering key, or 0.
     pub order_key: u64,
+    /// When the payload of its message ends, if it has a time of its own and nothing in the store says
+    /// yet that it goes to this endpoint.
+    pub ends: Option<Timestamp>,
 }
 
 impl Stored {
@@ -165,6 +168,7 @@ impl Stored {
             finished: false,
             bytes: 0,
             order_key: 0,
+            ends: None,
         }
     }
 }
@@ -217,6 +221,19 @@ pub enum Ending {
     Superseded,
     /// A finished delivery is open again (resend, recover): the opposite of an end.
     Reopened,
+}
+
+impl Ending {
+    /// The state that the delivery is in from then on; `None` = it has not ended.
+    pub const fn state(self) -> Option<DeliveryState> {
+        match self {
+            Self::Delivered => Some(DeliveryState::Delivered),
+            Self::Dead => Some(DeliveryState::Dead),
+            Self::Cancelled => Some(DeliveryState::Cancelled),
+            Self::Superseded => Some(DeliveryState::Superseded),
+            Self::Reopened => None,
+        }
+    }
 }
 
 /// An attempt to be made.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tracing::error;
 
@@ -18,6 +19,7 @@ use super::announce::Announcer;
 use super::core::{Command, Core, Ending, Finished, Input, Job, Read, Stored};
 use super::lookup::{self, Asked, Lookup, looked_up};
 use super::pages::read_page;
+use super::starting::Starting;
 use super::under_way::{Replies, UnderWay, applied};
 use super::walks::Walks;
 use super::{Error, Open, Request, Status, plan};
@@ -37,12 +39,12 @@ const ENOUGH: usize = 512;
 /// The driver looks at the clock at least this often while there is anything to deliver.
 const BEAT: Duration = Duration::from_millis(100);
 /// The same while there is nothing at all. Below what counts as stuck (`api::instance`, watchdog).
-const IDLE_BEAT: Duration = Duration::from_secs(2);
+const IDLE_BEAT: Duration = Duration::from_secs(5);
 
-/// Makes attempts; the driver tells it of every endpoint first.
+/// Makes attempts.
 pub trait Attempts: Send + Sync + 'static {
-    /// An endpoint is there, was changed, or (deleted) is gone.
-    fn prepare(&self, endpoint: &Endpoint);
+    /// An endpoint or the defaults changed: the time to say so if it cannot be called.
+    fn changed(&self, _: &Endpoint) {}
 
     /// One attempt from start to end. Never panics; a missing endpoint is a failure like others.
     fn attempt(&self, job: Job) -> impl Future<Output = Exchange> + Send;
@@ -122,6 +124,7 @@ pub struct Driver<A> {
     last_settled: Duration,
     last_report: Duration,
     recovering: bool,
+    starting: Arc<Starting>,
     /// The state of now is the one that was reported.
     rests: bool,
 }
@@ -150,6 +153,7 @@ impl<A: Attempts> Driver<A> {
             last_settled: Duration::ZERO,
             last_report: Duration::ZERO,
             recovering: true,
+            starting: Arc::new(Starting::new(1)),
             rests: false,
         }
     }
@@ -158,6 +162,8 @@ impl<A: Attempts> Driver<A> {
     /// what is cut off is sent again after the restart. Not cancel safe.
     pub async fn run(mut self, mut stop: Stop) {
         let mut stopping = false;
+        let threads = Handle::try_current().map_or(1, |runtime| runtime.metrics().num_workers());
+        self.starting = Arc::new(Starting::new(threads));
         loop {
             let wait = self.wait();
             let open = !self.is_held();
@@ -186,6 +192,7 @@ impl<A: Attempts> Driver<A> {
                     self.take_endpoint(&endpoint);
                 }
                 Some(request) = self.inbox.requests.recv() => self.take_request(request),
+                () = self.starting.has_room() => {}
                 () = task::pause(wait) => {}
             }
             self.turn();
@@ -202,14 +209,24 @@ impl<A: Attempts> Driver<A> {
             self.begin_walks();
         }
         let now = self.parts.clock.now();
-        if !self.recovering {
-            self.core.pump(now, &mut self.commands);
-        }
-        self.carry_out();
+        self.start_what_may(now);
         self.settle(now);
         self.start_reads();
         self.walks.tell(self.applied);
         self.report(now);
+    }
+
+    /// Carries out what was decided, and starts attempts no faster than they begin ([`Starting`]).
+    fn start_what_may(&mut self, now: Timestamp) {
+        while !self.recovering {
+            let room = self.starting.room();
+            let more = self.core.pump(now, room, &mut self.commands);
+            self.carry_out();
+            if !more || !self.starting.want() {
+                return;
+            }
+        }
+        self.carry_out();
     }
 
     /// What is in the channels, and the time.
@@ -262,7 +279,7 @@ impl<A: Attempts> Driver<A> {
     }
 
     fn take_endpoint(&mut self, endpoint: &Endpoint) {
-        self.parts.attempts.prepare(endpoint);
+        self.parts.attempts.changed(endpoint);
         let quota = plan::quota(&self.parts.directory.peek(), endpoint.app);
         self.step(Input::Quota(endpoint.app, quota));
         self.step(Input::Endpoint(Box::new(plan::of(
@@ -334,13 +351,14 @@ impl<A: Attempts> Driver<A> {
         let done = self.finished.0.clone();
         let clock = Arc::clone(&self.parts.clock);
         let latency = self.latency.clone();
+        let waiting = self.starting.start();
         task::detach(async move {
             let delivery = Delivery {
                 at: job.message.at,
                 endpoint: job.endpoint,
             };
             let accepted = job.message.accepted;
-            let exchange = attempts.attempt(job).await;
+            let exchange = waiting.until_begun(attempts.attempt(job)).await;
             if exchange.outcome.failure.is_none() {
                 latency.record(clock.now().since(accepted).as_secs_f64());
             }
@@ -369,14 +387,9 @@ impl<A: Attempts> Driver<A> {
                 load.remove(1, bytes);
             }
         }
-        let state = match ending {
-            Ending::Delivered => DeliveryState::Delivered,
-            Ending::Dead => DeliveryState::Dead,
-            Ending::Cancelled => DeliveryState::Cancelled,
-            Ending::Superseded => DeliveryState::Superseded,
-            Ending::Reopened => return,
-        };
-        if let Some(finished) = self.metrics.finished(state) {
+        if let Some(state) = ending.state()
+            && let Some(finished) = self.metrics.finished(state)
+        {
             finished.increment(1);
         }
     }
@@ -453,7 +466,7 @@ impl<A: Attempts> Driver<A> {
             asked,
             |delivery| core.state(delivery).is_some(),
             Arc::clone(&self.parts.reader),
-            self.parts.directory.snapshot(),
+            (self.parts.directory.snapshot(), self.parts.clock.now()),
         ));
     }
 

@@ -183,6 +183,27 @@ impl Handle {
         self.view(delivery, live, attempts)
     }
 
+    /// For each of these whether it is still to be delivered.
+    pub async fn unfinished(&self, of: &[Delivery]) -> Result<Vec<bool>, Error> {
+        const AT_ONCE: usize = 1000;
+        let mut found = Vec::with_capacity(of.len());
+        for page in of.chunks(AT_ONCE) {
+            let live = self.live(page.to_vec()).await?;
+            for (&delivery, live) in page.iter().zip(live) {
+                let is_open = match live {
+                    Some(_) => true,
+                    None => {
+                        let attempts =
+                            self.reader.attempts(delivery.at, Some(delivery.endpoint))?;
+                        !self.view(delivery, None, attempts)?.state.is_finished()
+                    }
+                };
+                found.push(is_open);
+            }
+        }
+        Ok(found)
+    }
+
     /// Tries one delivery again, once; see [`Request::Retry`].
     pub async fn resend(&self, delivery: Delivery) -> Result<usize, Error> {
         self.retry(vec![delivery], false).await

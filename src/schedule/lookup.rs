@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::core::{Input, Stored, order_key};
 use super::pages::find_row;
 use super::{Error, Request};
-use crate::base::task;
+use crate::base::{Timestamp, task};
 use crate::directory::Snapshot;
 use crate::model::{Delivery, Order, ParkReason};
 use crate::store::{self, Reader};
@@ -60,12 +60,13 @@ impl Lookup {
         mut asked: Asked,
         in_memory: impl Fn(Delivery) -> bool,
         reader: Arc<dyn Reader>,
-        snapshot: Arc<Snapshot>,
+        (snapshot, now): (Arc<Snapshot>, Timestamp),
     ) -> Self {
         let (there, elsewhere) = std::mem::take(&mut asked.deliveries)
             .into_iter()
             .partition::<Vec<_>, _>(|delivery| in_memory(*delivery));
         let is_retry = asked.retry.is_some();
+        let retry_at = is_retry.then_some(now);
         let (to, found) = oneshot::channel();
         let read = task::blocking(move || {
             // In memory: nothing to try again; to be cancelled it needs no row.
@@ -73,7 +74,7 @@ impl Lookup {
             let there = there.map(Stored::in_memory).map(|stored| Ok(Some(stored)));
             let read = elsewhere
                 .into_iter()
-                .map(|delivery| stored(reader.as_ref(), &snapshot, delivery, is_retry));
+                .map(|delivery| stored(reader.as_ref(), &snapshot, delivery, retry_at));
             let all: Result<Vec<Option<Stored>>, store::Error> = there.chain(read).collect();
             task::answer(to, all.map(|all| all.into_iter().flatten().collect()));
         });
@@ -112,20 +113,25 @@ fn stored(
     reader: &dyn Reader,
     snapshot: &Snapshot,
     delivery: Delivery,
-    is_retry: bool,
+    retry_at: Option<Timestamp>,
 ) -> Result<Option<Stored>, store::Error> {
     let Some(message) = reader.message(delivery.at)? else {
         return Ok(None);
     };
+    if retry_at.is_some_and(|now| message.has_ended(now)) {
+        return Ok(None); // nothing new begins after the end of its payload
+    }
     let attempts = reader.attempts(delivery.at, Some(delivery.endpoint))?;
     let last = attempts.last();
     let endpoint = snapshot.endpoint(delivery.endpoint);
     let by_key = endpoint.is_some_and(|endpoint| endpoint.order == Order::Key);
     let verdict = last.map(|attempt| attempt.verdict);
     let row = find_row(reader, delivery, verdict, by_key)?;
-    if !is_retry && row.is_none() {
+    if retry_at.is_none() && row.is_none() {
         return Ok(None);
     }
+    let is_further = last.is_none() && !message.targets.contains(&delivery.endpoint);
+    let ends = message.payload_ends().filter(|_| is_further);
     // Without a row it came to its end: delivered, dead or cancelled.
     let finished = row
         .as_ref()
@@ -137,5 +143,6 @@ fn stored(
         finished,
         bytes: u32::try_from(message.payload.len()).unwrap_or(u32::MAX),
         order_key: message.ordering_key().map_or(0, order_key),
+        ends,
     }))
 }

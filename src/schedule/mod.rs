@@ -2,8 +2,8 @@
 //!
 //! [`core`] is a pure state machine: (now, input) in, commands out. The driver beside it feeds it
 //! committed messages, outcomes, pages of parked rows and requests, and carries out its commands:
-//! start an attempt, settle, read a page, announce an operational event. `recover` reads what was
-//! open when the process ended last. [`Handle`] is how the API asks.
+//! start an attempt, settle, read a page, announce an operational event. `starting` keeps it from starting
+//! more than the runtime gets to look at. `recover` reads what was open when the process ended last. [`Handle`] is how the API asks.
 //!
 //! Invariant: every open delivery is in exactly one of: in memory (waiting or sending), parked in the
 //! store, finished. Elsewhere: what follows an attempt (`policy`), the attempt itself (`deliver`).
@@ -16,6 +16,7 @@ mod lookup;
 mod pages;
 mod plan;
 mod recover;
+mod starting;
 mod under_way;
 mod walks;
 

@@ -81,7 +81,8 @@ fn forget_one(reader: &dyn Reader, rows: &mut Vec<Parked>) {
     }
 }
 
-/// The message of a row that is due; `None` if it expired, lost its payload on request, or is corrupt.
+/// The message of a row that is due; `None` if it expired, has no payload any more, or is corrupt. One
+/// whose payload is only out of its time is delivered: what was not finished then keeps it.
 fn message_of(
     reader: &dyn Reader,
     row: &Parked,

@@ -1,5 +1,6 @@
 //! What the scheduler needs of an endpoint, with the instance's defaults filled in.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,13 @@ pub(super) fn quota(snapshot: &Snapshot, app: AppNo) -> Option<usize> {
     quota.map(usize::from)
 }
 
+/// Tells URLs apart for as long as the process lives.
+fn destination(url: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    url.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// The plan of an endpoint.
 pub(super) fn of(endpoint: &Endpoint, defaults: &config::Delivery) -> Plan {
     let delays: Arc<[Duration]> = match &endpoint.retry_schedule {
@@ -27,6 +35,7 @@ pub(super) fn of(endpoint: &Endpoint, defaults: &config::Delivery) -> Plan {
     Plan {
         endpoint: endpoint.no,
         app: endpoint.app,
+        destination: destination(&endpoint.url),
         sending: endpoint.is_sending(),
         disabled_by_hand: endpoint.disabled == Some(DisableReason::Manual),
         deleted: endpoint.deleted.is_some(),

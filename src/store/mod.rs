@@ -9,6 +9,9 @@
 //! - every mutating call can end [`Error::Doubtful`]; after any error but `NotApplied` the writer is
 //!   dead and answers `Doubtful` for ever: the process must end (exit code 74) and recover;
 //! - reads see whole commits only.
+//!
+//! [`Timely`] is a reader over another one: it hides payloads whose time is over. Whoever shows messages reads
+//! through it, whoever delivers them does not.
 
 use std::collections::BTreeMap;
 
@@ -23,6 +26,9 @@ use crate::model::{
 pub mod faults;
 pub mod fjall;
 pub mod model;
+mod timely;
+
+pub use timely::Timely;
 
 /// What can go wrong at the seam. The variant is the decision.
 #[derive(Debug, thiserror::Error)]
@@ -154,6 +160,9 @@ pub struct Settlement {
     pub superseded: Vec<(Delivery, Position)>,
     /// New state of endpoints.
     pub states: Vec<(EndpointNo, EndpointState)>,
+    /// Deliveries to endpoints that their message was not meant for, of messages whose payload ends at
+    /// a time of its own, with that time: without a trace of them in the store the payload would go first.
+    pub further: Vec<(Delivery, Timestamp)>,
     /// Per lane: every delivery up to this sequence number is settled or parked. Never goes back.
     pub checkpoint: Vec<(LaneId, u64)>,
 }
@@ -167,6 +176,7 @@ impl Settlement {
             && self.cancelled.is_empty()
             && self.superseded.is_empty()
             && self.states.is_empty()
+            && self.further.is_empty()
             && self.checkpoint.is_empty()
     }
 }
@@ -219,6 +229,28 @@ pub struct AuditPage {
     pub limit: usize,
 }
 
+/// The end of a payload ([`Message::payload_ends`]) that is still to be dealt with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PayloadEnd {
+    /// When it is to be looked at: at the payload's end, or later if it was put off.
+    pub due: Timestamp,
+    /// The message.
+    pub at: Position,
+    /// Endpoints it was sent to beside its targets ([`Settlement::further`]), ascending.
+    pub further: Vec<EndpointNo>,
+}
+
+/// What comes of the end of a payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The payload is taken away, as by [`Content::Payload`].
+    TakenAway,
+    /// There is none any more.
+    Gone,
+    /// It is still being delivered: to be looked at again at this time.
+    PutOff(Timestamp),
+}
+
 /// What can be taken away on request while the rest of the record stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Content {
@@ -263,6 +295,11 @@ pub trait Writer: Send {
     /// may have lost its content before). `Ok` = on stable storage, and no reader sees it any more.
     /// The old bytes leave the disk with [`Writer::turn_over`] and [`Reader::scrub`].
     fn expunge(&mut self, contents: &[Content]) -> Result<Vec<bool>, Error>;
+
+    /// Deals with ends of payloads, all in one commit: takes payloads away, and forgets or puts off what
+    /// was to be looked at. `Ok` = on stable storage, and no reader sees the payloads any more. Their old
+    /// bytes leave the disk as those of [`Writer::expunge`] do.
+    fn end_payloads(&mut self, ends: &[(PayloadEnd, Ended)]) -> Result<(), Error>;
 
     /// Writes some padding, so that a log which is only removed as a whole comes to its end. Called
     /// until it answers false: then what was written before stands in no part of the log that is
@@ -391,6 +428,15 @@ pub trait Reader: Send + Sync {
     /// Rewrites the files that may still hold what was expunged before, and lets the log of that
     /// time go. Blocks for as long as that takes: about the size of the store through the disk.
     fn scrub(&self) -> Result<(), Error>;
+
+    /// Ends of payloads that are to be looked at until `until`, the earliest first, behind `after`; those
+    /// of messages that are out of retention may be among them.
+    fn payload_ends(
+        &self,
+        after: Option<(Timestamp, Position)>,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<PayloadEnd>, Error>;
 
     /// Positions of an application's messages in `order`, from `from` (exclusive).
     fn app_messages(&self, app: AppNo, page: &Page) -> Result<Vec<Listed>, Error>;

@@ -25,7 +25,7 @@ const MESSAGES: [f64; 11] = [
 /// Upper ends in seconds for calls of the API: there is a histogram for each, so there are fewer of them.
 const CALLS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0, 15.0];
 /// How often recorded values are moved into buckets; between, memory grows with traffic.
-const UPKEEP: Duration = Duration::from_secs(10);
+const UPKEEP: Duration = Duration::from_secs(15);
 
 /// What `/metrics` shows.
 #[derive(Clone)]

@@ -139,7 +139,7 @@ await step("endpoint.transformation", async () => {
 });
 let first;
 await step("message.create", async () => {
-  const wanted = { eventType: kind, payload: { n: 1 }, eventId: "e-1", tags: ["t"] };
+  const wanted = { eventType: kind, payload: { n: 1 }, eventId: "e-1", tags: ["t"], payloadRetentionPeriod: 90 };
   first = await client.message.create(app, wanted, { withContent: true });
   assert.deepEqual(first.payload, { n: 1 });
   await fails(409, "conflict", () => client.message.create(app, wanted));

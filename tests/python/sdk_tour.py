@@ -203,7 +203,7 @@ note("endpoint.transformation.patch")
 
 # Messages, a real delivery and its signature
 content = MessageCreateOptions(with_content=True)
-first = client.message.create("py-tour", MessageIn(event_type=kind, payload={"n": 1}, event_id="e-1", tags=["t"]), content)
+first = client.message.create("py-tour", MessageIn(event_type=kind, payload={"n": 1}, event_id="e-1", tags=["t"], payload_retention_period=90), content)
 assert first.payload == {"n": 1} and len(first.id) == 31
 fails(409, "conflict", lambda: client.message.create("py-tour", MessageIn(event_type=kind, payload={}, event_id="e-1")))
 invalid(["body", "eventType"], "value_error", lambda: client.message.create("py-tour", MessageIn(event_type="a b", payload={})))

@@ -79,7 +79,7 @@ impl<'a> Out<'a> {
             envelope: endpoint.envelope,
             order: endpoint.order,
             exclude_pii: exclude_pii_as_sent(endpoint.exclude_pii.as_ref()),
-            signature: endpoint.signature.as_ref(),
+            signature: endpoint.signature.as_deref(),
             timeout_ms: endpoint.timeout_ms,
             max_concurrency: endpoint.max_concurrency,
             retry_schedule: endpoint.retry_schedule.as_deref(),

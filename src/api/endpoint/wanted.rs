@@ -133,7 +133,7 @@ impl Wanted {
         endpoint.filter = self.filter;
         endpoint.throttle_rate = self.throttle_rate;
         endpoint.metadata = self.metadata;
-        endpoint.signature = self.signature;
+        endpoint.signature = self.signature.map(Box::new);
         endpoint.envelope = self.envelope;
         endpoint.order = self.order;
         endpoint.timeout_ms = self.timeout_ms;
@@ -159,7 +159,7 @@ pub(super) fn check(endpoint: &Endpoint, state: &ApiState) -> Result<(), Problem
 
 /// The profile that an endpoint signs with.
 pub(in crate::api) fn effective(endpoint: &Endpoint, state: &ApiState) -> Profile {
-    let own = endpoint.signature.clone();
+    let own = endpoint.signature.as_deref().cloned();
     own.or_else(|| preset(&state.rules().signature, state))
         .unwrap_or(Profile::Standard)
 }

@@ -26,7 +26,7 @@ pub(super) struct Strays {
     pub(super) wanted: bool,
     reading: bool,
     /// Looked at up to here.
-    cursor: Option<ParkedKey>,
+    cursor: Option<Box<ParkedKey>>,
 }
 
 impl Core {
@@ -89,7 +89,12 @@ impl Core {
         out.push(Command::Read(Read {
             endpoint,
             kind: Kind::Stray,
-            after: Some(strays.cursor.map_or(first, |cursor| cursor.max(first))),
+            after: Some(
+                strays
+                    .cursor
+                    .as_deref()
+                    .map_or(first, |cursor| first.max(*cursor)),
+            ),
             limit: PAGE,
             settled,
             walk: false,
@@ -113,7 +118,7 @@ impl Core {
         slot.strays = Strays {
             wanted: more,
             reading: false,
-            cursor: rows.last().map(|(row, _)| row.key),
+            cursor: rows.last().map(|(row, _)| Box::new(row.key)),
         };
         if unreadable {
             slot.hold_reads = now.plus(HOLD);

@@ -274,7 +274,7 @@ impl Core {
         slot.retry
             .read(rows.last().map(|(row, _)| row.key), Some(Timestamp::ZERO));
         if !more {
-            slot.retry.cursor = None; // counted; now read them to send them
+            slot.retry.start_over(); // counted; now read them to send them
         }
         self.wake(read.endpoint);
     }

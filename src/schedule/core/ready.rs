@@ -115,19 +115,24 @@ impl Ring {
 }
 
 impl Core {
-    /// Starts what may start now.
-    pub fn pump(&mut self, now: Timestamp, out: &mut Vec<Command>) {
+    /// Starts what may start now, `most` attempts at most; true = there may be more to start.
+    pub fn pump(&mut self, now: Timestamp, most: usize, out: &mut Vec<Command>) -> bool {
         self.look_at_clock(now);
         if self.draining {
-            return;
+            return false;
         }
+        let enough = self.in_flight.saturating_add(most);
         while self.in_flight < self.settings.max_in_flight {
+            if self.in_flight >= enough {
+                return true;
+            }
             let free = self.settings.max_in_flight - self.in_flight;
             let Some(endpoint) = self.ring.next(free) else {
                 break;
             };
             self.serve(now, endpoint, out);
         }
+        false
     }
 
     /// The endpoint may have something to start: it gets a turn.
@@ -226,7 +231,7 @@ impl Core {
             let head = slot.head(kind);
             if wanted && !head.reading {
                 head.reading = true;
-                let after = head.cursor;
+                let after = head.cursor();
                 out.push(Command::Read(Read {
                     endpoint,
                     kind,

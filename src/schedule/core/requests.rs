@@ -28,11 +28,15 @@ impl Core {
         let before = std::mem::replace(&mut slot.plan, plan);
         slot.throttle
             .set_limits(slot.plan.concurrency, slot.plan.rate);
+        slot.throttle.set_max_pause(slot.plan.retry.max_retry_after);
         if slot.plan.sending && !before.sending {
             // switching on resets the failures, and the backlog starts with a slow ramp.
             slot.health = health::enabled(slot.health);
             slot.throttle.restart();
             self.mark_dirty(endpoint);
+        } else if slot.plan.destination != before.destination {
+            // What was learned of the old address says nothing of the new one.
+            slot.throttle.restart();
         }
         let Some(slot) = self.slots.get_mut(&endpoint) else {
             return;
@@ -129,6 +133,8 @@ impl Core {
                 Timestamp::ZERO
             };
             self.park(row(delivery, due, course, stored.bytes, stored.order_key));
+            let ends = stored.ends.map(|ends| (delivery, ends));
+            self.settlement.further.extend(ends);
             self.recount(delivery.endpoint);
         }
     }

@@ -27,6 +27,8 @@ pub struct Plan {
     pub endpoint: EndpointNo,
     /// Whose it is.
     pub app: AppNo,
+    /// Changes with the URL and says nothing else of it.
+    pub destination: u64,
     /// Attempts may start.
     pub sending: bool,
     /// Its owner switched it off.
@@ -114,36 +116,48 @@ pub(super) struct Slot {
 pub(super) struct Head {
     /// Earliest due time of a row that is not in memory; `None` = there is none.
     pub(super) due: Option<Timestamp>,
-    /// The last row taken into memory; reading goes on behind it.
-    pub(super) cursor: Option<ParkedKey>,
+    /// The last row taken into memory; reading goes on behind it. In a box, as the next: most endpoints
+    /// have nothing parked.
+    cursor: Option<Box<ParkedKey>>,
     /// A page is being read.
     pub(super) reading: bool,
     /// First row put in while a page was being read.
-    noted: Option<ParkedKey>,
+    noted: Option<Box<ParkedKey>>,
 }
 
 impl Head {
     /// A row was put in, or one that was in memory is only in the store again.
     pub(super) fn note(&mut self, key: ParkedKey) {
-        if self.cursor.is_some_and(|cursor| key <= cursor) {
+        if self.cursor().is_some_and(|cursor| key <= cursor) {
             self.cursor = None;
         }
         self.due = Some(self.due.map_or(key.due, |due| due.min(key.due)));
         if self.reading {
-            self.noted = Some(self.noted.map_or(key, |first| first.min(key)));
+            let first = self.noted().map_or(key, |first| first.min(key));
+            self.noted = Some(Box::new(first));
         }
     }
 
     /// The first row put in while a page was being read.
-    pub(super) const fn noted(&self) -> Option<ParkedKey> {
-        self.noted
+    pub(super) fn noted(&self) -> Option<ParkedKey> {
+        self.noted.as_deref().copied()
+    }
+
+    /// The last row taken into memory.
+    pub(super) fn cursor(&self) -> Option<ParkedKey> {
+        self.cursor.as_deref().copied()
+    }
+
+    /// The next page is read from the start.
+    pub(super) fn start_over(&mut self) {
+        self.cursor = None;
     }
 
     /// A page came back: `last` is the last row dealt with, `next` the due time of the first row
     /// that was left.
     pub(super) fn read(&mut self, last: Option<ParkedKey>, next: Option<Timestamp>) {
         self.reading = false;
-        let noted = self.noted.take();
+        let noted = self.noted.take().map(|key| *key);
         self.due = match (next, noted.map(|key| key.due)) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -151,14 +165,15 @@ impl Head {
         if noted.is_some() && noted <= last {
             self.cursor = None; // it may stand before what was read: look from the start
         } else if last.is_some() {
-            self.cursor = last;
+            self.cursor = last.map(Box::new);
         }
     }
 }
 
 impl Slot {
     pub(super) fn new(plan: Plan) -> Self {
-        let throttle = Throttle::new(plan.concurrency, plan.rate);
+        let mut throttle = Throttle::new(plan.concurrency, plan.rate);
+        throttle.set_max_pause(plan.retry.max_retry_after);
         let keys = Keys::wanted(plan.order);
         Self {
             plan,

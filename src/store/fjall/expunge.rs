@@ -1,4 +1,4 @@
-//! Taking content away on request, so that its bytes leave the disk (ADR 0321).
+//! Taking content away on request or after its time, so that its bytes leave the disk (ADR 0321).
 //!
 //! Owns: the three steps. First a commit writes the record again without its content: from then on
 //! no reader sees it. Then padding makes the open journal full, because journals go as a whole and
@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::attempt::{self, Body};
 use super::spaces::{Space, Spaces, unreadable};
+use super::writer::Commit;
 use super::{FjallWriter, keys, message, record};
 use crate::model::{Delivery, EXPUNGED, Position};
 use crate::store::{Content, Error};
@@ -48,6 +49,22 @@ pub(super) fn take_away(
     }
     writer.finish(commit, true)?;
     Ok(found)
+}
+
+/// Puts the record of a message without its payload, if it is there and has one.
+pub(super) fn put_without_payload(
+    writer: &FjallWriter,
+    commit: &mut Commit,
+    at: Position,
+) -> Result<(), Error> {
+    // Nothing is written yet, whatever could not be read.
+    let rows = without_payload(writer, at).map_err(|cause| Error::NotApplied(cause.to_string()))?;
+    for (space, key, value) in rows.unwrap_or_default() {
+        if let Some(value) = value {
+            commit.put(writer.spaces(), space, &key, value);
+        }
+    }
+    Ok(())
 }
 
 fn without_payload(writer: &FjallWriter, at: Position) -> Result<Option<Vec<Row>>, Error> {

@@ -6,6 +6,8 @@
 //! more ids are written the more is compacted. The slow sweep of [`super::expire`] is for stores that
 //! compact no more.
 //!
+//! Ends of payloads stand in the order of that time: those of messages below the floor are left out, too.
+//!
 //! Lists lie in order of time within their kind, and whole tables of them are dropped. But several kinds
 //! share the key space, and in a small store a table holds some of each, so none is ever old as a whole:
 //! what the days in [`Days`] no longer keep is left out as well.
@@ -171,11 +173,21 @@ impl Factory for Past {
     }
 
     fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
-        Box::new(Kept(self.0.days()))
+        Box::new(Kept(self.0.days(), self.0.all()))
     }
 }
 
-struct Kept(Days);
+struct Kept(Days, BTreeMap<LaneId, u64>);
+
+impl Kept {
+    /// Whether this is the end of a payload that went with its message.
+    fn is_of_none(&self, key: &[u8]) -> bool {
+        keys::read_payload_end(key).is_some_and(|(_, at, _)| {
+            let floor = self.1.get(&at.lane);
+            floor.is_some_and(|floor| at.seq < *floor)
+        })
+    }
+}
 
 impl CompactionFilter for Kept {
     fn filter_item(
@@ -187,7 +199,7 @@ impl CompactionFilter for Kept {
         let kind = key.first().copied().unwrap_or_default();
         let day = keys::read_list_day(key, kind);
         let is_past = day.is_some_and(|day| day < self.0.of(kind));
-        Ok(if is_past {
+        Ok(if is_past || self.is_of_none(key) {
             Verdict::Remove
         } else {
             Verdict::Keep
@@ -243,8 +255,7 @@ mod tests {
     use crate::model::AppNo;
     use crate::store::fjall::spaces::Spaces;
 
-    #[test]
-    fn a_compaction_leaves_out_event_ids_below_the_floor_and_nothing_else() {
+    fn open() -> (tempfile::TempDir, Arc<Floors>, Spaces) {
         let dir = tempfile::tempdir().unwrap();
         let floors = Arc::new(Floors::default());
         let options = Storage {
@@ -252,6 +263,12 @@ mod tests {
             ..crate::config::Config::default().storage
         };
         let spaces = Spaces::open_expiring(&dir.path().join("db"), &options, &floors).unwrap();
+        (dir, floors, spaces)
+    }
+
+    #[test]
+    fn a_compaction_leaves_out_event_ids_below_the_floor_and_nothing_else() {
+        let (_dir, floors, spaces) = open();
         let idem = spaces.of(Space::Idem);
         let at = |lane, seq| Position {
             lane: LaneId(lane),
@@ -290,14 +307,43 @@ mod tests {
     }
 
     #[test]
-    fn a_compaction_leaves_out_the_days_of_each_list_that_are_past_and_no_marker() {
-        let dir = tempfile::tempdir().unwrap();
-        let floors = Arc::new(Floors::default());
-        let options = Storage {
-            dir: dir.path().to_owned(),
-            ..crate::config::Config::default().storage
+    fn a_compaction_leaves_out_ends_of_payloads_below_the_floor_and_no_other() {
+        let (_dir, floors, spaces) = open();
+        let lists = spaces.of(Space::Lists);
+        let key = |lane, seq, endpoint: Option<u32>| {
+            let at = Position {
+                lane: LaneId(lane),
+                seq,
+            };
+            let due = Timestamp::from_millis(seq * keys::DAY_MS);
+            keys::payload_end(due, at, endpoint.map(crate::model::EndpointNo))
         };
-        let spaces = Spaces::open_expiring(&dir.path().join("db"), &options, &floors).unwrap();
+        let all = [
+            (key(1, 2, None), false),
+            (key(1, 2, Some(7)), false),
+            (key(1, 3, None), true),
+            (key(2, 1, None), true),
+        ];
+        for (key, _) in all {
+            lists.insert(key, record::number(&key, 0)).unwrap();
+        }
+        floors.raise(LaneId(1), 3);
+        floors.set_days(Days {
+            messages: 99,
+            attempts: 99,
+            bodies: 99,
+            audit: 99,
+        });
+        lists.rotate_memtable_and_wait().unwrap();
+        lists.major_compact().unwrap();
+        for (key, stays) in all {
+            assert_eq!(lists.contains_key(key).unwrap(), stays, "{key:?}");
+        }
+    }
+
+    #[test]
+    fn a_compaction_leaves_out_the_days_of_each_list_that_are_past_and_no_marker() {
+        let (_dir, floors, spaces) = open();
         let lists = spaces.of(Space::Lists);
         let (days, kinds) = (1..=9_u32, Days::KINDS);
         for day in days.clone() {

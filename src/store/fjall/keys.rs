@@ -13,6 +13,7 @@
 //! | `lists` | `B`, day 4, lane 4, seq 8, endpoint 4, no 2 | what was answered to an attempt, where it is long |
 //! | `lists` | `F`, day 4, lane 4 | lowest seq of which an attempt ended on the day |
 //! | `lists` | `N`, day 4, endpoint 4, slot 6, batch 8, part 2 | attempts that ended in the slot |
+//! | `lists` | `P`, day 4, ms 6, lane 4, seq 8, endpoint 4 | the end of a payload: of the message (0), or of a delivery beside its targets (endpoint + 1) |
 //! | `lists` | `U`, day 4, id 20 | entry of the audit log |
 //! | `idem` | `K`, bucket 4, hash 16 | idempotency record |
 //! | `idem` | `E`, app 4, hash 16 of the event id | position |
@@ -66,6 +67,8 @@ pub(super) const OF_BODY: u8 = b'B';
 pub(super) const OF_DAY: u8 = b'F';
 /// First byte of list rows of attempts.
 pub(super) const OF_ENDPOINT: u8 = b'N';
+/// First byte of ends of payloads.
+pub(super) const OF_PAYLOAD: u8 = b'P';
 /// First byte of entries of the audit log.
 pub(super) const OF_AUDIT: u8 = b'U';
 /// First byte of idempotency records.
@@ -228,6 +231,31 @@ pub(super) fn read_first_of_day(mut key: &[u8]) -> Option<(u32, LaneId)> {
     let day = u32::from_be_bytes(take(&mut key)?);
     let lane = u32::from_be_bytes(take(&mut key)?);
     key.is_empty().then_some((day, LaneId(lane)))
+}
+
+/// Key of the end of a payload, to be looked at when it is due; `endpoint` is one beside the targets.
+pub(super) fn payload_end(due: Timestamp, at: Position, endpoint: Option<EndpointNo>) -> [u8; 27] {
+    let head = list_days(OF_PAYLOAD, day(due));
+    let endpoint = endpoint.map_or(0, |endpoint| endpoint.0.saturating_add(1));
+    join(&[
+        &head,
+        &six(due.millis()),
+        &at.bytes(),
+        &endpoint.to_be_bytes(),
+    ])
+}
+
+/// Reads the key of the end of a payload.
+pub(super) fn read_payload_end(
+    mut key: &[u8],
+) -> Option<(Timestamp, Position, Option<EndpointNo>)> {
+    (take(&mut key)? == [OF_PAYLOAD]).then_some(())?;
+    let _day: [u8; 4] = take(&mut key)?;
+    let due = Timestamp::from_millis(from_six(take(&mut key)?));
+    let at = Position::from_bytes(take(&mut key)?);
+    let endpoint = u32::from_be_bytes(take(&mut key)?);
+    let endpoint = endpoint.checked_sub(1).map(EndpointNo);
+    key.is_empty().then_some((due, at, endpoint))
 }
 
 /// Key of an entry of the audit log; `None` for an id that is none.
@@ -433,6 +461,13 @@ mod tests {
             prop_assert_eq!(slotted(a.0).cmp(&slotted(b.0)), slot(a.0).cmp(&slot(b.0)));
             let answer = body(a.0, a.1, EndpointNo(app), 7);
             prop_assert_eq!(read_list_day(&answer, OF_BODY), Some(day(a.0)));
+            let ends = |(time, at)| payload_end(time, at, None);
+            let further = payload_end(a.0, a.1, Some(EndpointNo(app / 2)));
+            prop_assert_eq!(read_payload_end(&ends(a)), Some((a.0, a.1, None)));
+            let back = Some((a.0, a.1, Some(EndpointNo(app / 2))));
+            prop_assert_eq!(read_payload_end(&further), back);
+            prop_assert_eq!(ends(a).cmp(&ends(b)), a.cmp(&b));
+            prop_assert!(ends(a) < further);
             let first = first_of_day(day(a.0), a.1.lane);
             prop_assert_eq!(read_first_of_day(&first), Some((day(a.0), a.1.lane)));
         }

@@ -3,18 +3,21 @@
 //! Owns: the walk over day buckets. A row holds several entries; rows are read one group at a time
 //! and only as far as the page needs. A group is a single row of messages, or all rows of attempts
 //! of one slot (they may interleave, so they are sorted together; of two entries for the same
-//! attempt the later written counts). Invariant: groups do not overlap and sort as their keys do.
+//! attempt the later written counts); and what one group commit adds to the lists of messages
+//! ([`AppLists`]). Invariant: groups of rows do not overlap and sort as their keys do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
 use ::fjall::{Readable as _, Snapshot};
 use bytes::Bytes;
 
+use crate::base::Timestamp;
 use crate::model::{AppNo, EndpointNo, Position};
 use crate::store::{AuditPage, AuditRow, Error, ListKey, Listed, ListedAttempt, Page};
 
 use super::reader::row;
+use super::record::AppRow;
 use super::spaces::{Space, Spaces};
 use super::{keys, record};
 
@@ -128,6 +131,32 @@ pub(super) fn of_audit(spaces: &Spaces, page: &AuditPage) -> Result<Vec<AuditRow
         out.push((id, record::read_object(&key, &value)?));
     }
     Ok(out)
+}
+
+/// The list rows of one group: one per application and time.
+#[derive(Default)]
+pub(super) struct AppLists {
+    pub(super) rows: Vec<(AppNo, Timestamp, AppRow)>,
+    places: HashMap<(AppNo, Timestamp), usize>,
+}
+
+impl AppLists {
+    pub(super) fn push(&mut self, app: AppNo, time: Timestamp, at: Position) {
+        let next = self.rows.len();
+        let same_as_last = self
+            .rows
+            .last()
+            .is_some_and(|(last, when, _)| (*last, *when) == (app, time));
+        let place = if same_as_last {
+            next - 1
+        } else {
+            *self.places.entry((app, time)).or_insert(next)
+        };
+        match self.rows.get_mut(place) {
+            Some((_, _, row)) => row.push(at.seq),
+            None => self.rows.push((app, time, AppRow::new(at))),
+        }
+    }
 }
 
 struct Walk<'a> {

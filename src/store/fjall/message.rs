@@ -7,7 +7,7 @@
 //! ```text
 //! crc32c 4 | format 1 | flags 1 | content type 1 | event type len 2 | lane 4 | seq 8 | accepted 6
 //! | app 4 | targets 4 | labels len 4 | payload len 4 || event type | targets 4 each | labels | payload
-//! labels: flags 1 | channels 2 | tags 2 | hops 1 (flag 4) | deliver at 6 (flag 16)
+//! labels: flags 1 | channels 2 | tags 2 | hops 1 (flag 4) | deliver at 6 (flag 16) | hours 2 (flag 64)
 //! | event id (flag 1), ordering key (flag 2), collapse key (flag 32), channels, tags: len 4 and text each
 //! ```
 //!
@@ -17,7 +17,11 @@
 //! Format 5 has among its labels when it may be delivered (flag 16), or a collapse key (flag 32). It is
 //! written for messages that were sent with one of these and for no other, whatever else they have.
 //!
-//! Format 4 is a message whose payload was taken away on request: nothing behind the labels. A
+//! Format 6 has among its labels after how many hours its payload ends (flag 64). It is written for messages
+//! that were sent with such a time and for no other, whatever else they have: a version that does not know it
+//! refuses the record rather than show the payload for longer.
+//!
+//! Format 4 is a message whose payload was taken away, on request or after its time: nothing behind the labels. A
 //! version that does not know it refuses the record rather than deliver an empty body.
 //! Format 2 is format 1 with hops among the labels. It is written for messages that have made hops
 //! and for no other, so a version that knows only format 1 reads everything else and refuses, rather
@@ -45,6 +49,8 @@ const FORMAT_METADATA: u8 = 3;
 const FORMAT_EXPUNGED: u8 = 4;
 /// The format of messages with a time of delivery or a collapse key.
 const FORMAT_TIMED: u8 = 5;
+/// The format of messages whose payload has a time of its own.
+const FORMAT_ENDING: u8 = 6;
 /// In the flags of the labels: hops follow.
 const HOPS: u8 = 4;
 /// In the flags of the labels: metadata stands at the end.
@@ -53,6 +59,8 @@ const METADATA: u8 = 8;
 const DELIVER_AT: u8 = 16;
 /// In the flags of the labels: a collapse key stands behind the ordering key.
 const COLLAPSE: u8 = 32;
+/// In the flags of the labels: the hours of the payload follow the time of delivery.
+const PAYLOAD_HOURS: u8 = 64;
 
 /// What the record of `message` takes, for reserving room ahead. Never too small.
 pub fn size(message: &Message) -> usize {
@@ -90,6 +98,7 @@ pub fn encode(message: &Message, out: &mut BytesMut) -> Result<u32, Error> {
         .is_some_and(|labels| !labels.metadata.is_empty());
     let format = match (has_metadata, message.hops()) {
         _ if message.is_expunged() => FORMAT_EXPUNGED,
+        _ if message.payload_ends().is_some() => FORMAT_ENDING,
         _ if message.deliver_at().is_some() || message.collapse_key().is_some() => FORMAT_TIMED,
         (true, _) => FORMAT_METADATA,
         (false, 1..) => FORMAT_HOPS,
@@ -146,7 +155,12 @@ fn put_labels(labels: &Labels, out: &mut BytesMut) -> Result<(), std::num::TryFr
     } else {
         0
     };
-    out.put_u8(single | hops | metadata | deliver_at | collapse);
+    let hours = if labels.payload_hours > 0 {
+        PAYLOAD_HOURS
+    } else {
+        0
+    };
+    out.put_u8(single | hops | metadata | deliver_at | collapse | hours);
     out.put_u16(u16::try_from(labels.channels.len())?);
     out.put_u16(u16::try_from(labels.tags.len())?);
     if labels.hops > 0 {
@@ -154,6 +168,9 @@ fn put_labels(labels: &Labels, out: &mut BytesMut) -> Result<(), std::num::TryFr
     }
     if let Some(at) = labels.deliver_at {
         out.put_slice(&six(at.millis()));
+    }
+    if labels.payload_hours > 0 {
+        out.put_u16(labels.payload_hours);
     }
     let single = labels.event_id.iter().chain(&labels.ordering_key);
     let single = single.chain(&labels.collapse_key);
@@ -190,7 +207,7 @@ fn parse(key: &[u8], value: &Bytes) -> Result<Message, &'static str> {
     let [format, flags, content] = take(&mut rest).ok_or(SHORT)?;
     if !matches!(
         format,
-        FORMAT | FORMAT_HOPS | FORMAT_METADATA | FORMAT_EXPUNGED | FORMAT_TIMED
+        FORMAT | FORMAT_HOPS | FORMAT_METADATA | FORMAT_EXPUNGED | FORMAT_TIMED | FORMAT_ENDING
     ) {
         return Err("the format is unknown");
     }
@@ -258,6 +275,9 @@ fn read_labels(mut from: &[u8]) -> Option<Labels> {
         let ms = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
         labels.deliver_at = Some(Timestamp::from_millis(ms));
     }
+    if flags & PAYLOAD_HOURS != 0 {
+        labels.payload_hours = u16::from_be_bytes(take(&mut from)?);
+    }
     if flags & 1 != 0 {
         labels.event_id = Some(text(&mut from)?);
     }
@@ -284,6 +304,8 @@ fn read_labels(mut from: &[u8]) -> Option<Labels> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -303,6 +325,7 @@ mod tests {
         let newer = (
             proptest::option::of(0..1_u64 << 48),
             proptest::option::of(text()),
+            0..3_u16,
         );
         (lists, single, 0..5_u8, metadata, newer).prop_map(
             |(
@@ -310,8 +333,9 @@ mod tests {
                 (event_id, ordering_key),
                 hops,
                 metadata,
-                (times, collapse_key),
+                (times, collapse_key, payload_hours),
             )| Labels {
+                payload_hours,
                 collapse_key,
                 deliver_at: times.map(Timestamp::from_millis),
                 event_id,
@@ -391,6 +415,11 @@ mod tests {
         000002612e620000000100000002030001000100000003652d31000000016b000000026575000000\
         01747b7d";
 
+    /// A message of format 6: the same with two hops, and a payload that is kept for 90 days.
+    const ENDING: &str = "86227bdf0601010003000000030000000000000009019b8d2b8c0000000007000000020000001f00\
+        000002612e620000000100000002470001000102087000000003652d31000000016b000000026575\
+        00000001747b7d";
+
     fn bytes(hex: &str) -> Bytes {
         let digits = |pair: &[u8]| {
             let text = std::str::from_utf8(pair).unwrap();
@@ -458,6 +487,33 @@ mod tests {
         assert_eq!(out.get(4), Some(&FORMAT_TIMED));
         let back = decode(&message.at.bytes(), &out.freeze()).unwrap();
         assert_eq!(back, message);
+    }
+
+    #[test]
+    fn only_a_message_whose_payload_has_a_time_has_the_format_for_it() {
+        for deliver_at in [None, Some(Timestamp::from_millis(1_767_600_060_000))] {
+            let mut message = labelled(2);
+            if let Some(labels) = message.labels.as_mut() {
+                labels.payload_hours = 2160;
+                labels.deliver_at = deliver_at;
+            }
+            let mut out = BytesMut::new();
+            encode(&message, &mut out).unwrap();
+            assert_eq!(out.get(4), Some(&FORMAT_ENDING));
+            assert!(out.len() <= size(&message));
+            let record = out.freeze();
+            assert_eq!(record == bytes(ENDING), deliver_at.is_none());
+            let back = decode(&message.at.bytes(), &record).unwrap();
+            assert_eq!(back, message);
+            let days = |n: u64| Duration::from_secs(n * 86_400);
+            assert_eq!(back.payload_ends(), Some(message.accepted.plus(days(90))));
+            // Once it is taken away the format says so first.
+            message.expunge();
+            let mut out = BytesMut::new();
+            encode(&message, &mut out).unwrap();
+            assert_eq!(out.get(4), Some(&FORMAT_EXPUNGED));
+            assert_eq!(decode(&message.at.bytes(), &out.freeze()).unwrap(), message);
+        }
     }
 
     #[test]

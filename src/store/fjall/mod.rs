@@ -7,7 +7,7 @@
 //!
 //! Read in this order: [`keys`], [`message`], [`attempt`], [`record`] and [`batch`] (what is stored), [`writer`] (how), [`reader`] and
 //! [`lists`] (how it is read), [`preflight`], [`tables`] and [`recover`] (what an open checks),
-//! [`expire`], [`gone`] and [`reach`] (what is dropped), [`expunge`] (what is taken away on request), [`mod@verify`] and [`loss`] (offline), [`backup`]. Elsewhere: the seam and its guarantees
+//! [`expire`], [`gone`] and [`reach`] (what is dropped), [`expunge`] and [`ending`] (what is taken away on request, and after its time), [`mod@verify`] and [`loss`] (offline), [`backup`]. Elsewhere: the seam and its guarantees
 //! ([`super`]).
 
 use std::io;
@@ -26,6 +26,7 @@ mod attempt;
 pub mod backup;
 mod batch;
 mod census;
+mod ending;
 mod expire;
 mod expunge;
 mod format;

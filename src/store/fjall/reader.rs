@@ -20,12 +20,12 @@ use crate::model::{
 };
 use crate::store::{
     AuditPage, AuditRow, ConfigRow, Error, IdempotencyRecord, Lane, Listed, ListedAttempt, Page,
-    Reader,
+    PayloadEnd, Reader,
 };
 
 use super::attempt::{self, Body};
 use super::spaces::{Space, Spaces, unreadable};
-use super::{Shared, batch, keys, lists, message, record, writer};
+use super::{Shared, batch, ending, keys, lists, message, record, writer};
 
 /// Reads of an embedded store.
 pub struct FjallReader {
@@ -268,6 +268,15 @@ impl Reader for FjallReader {
 
     fn scrub(&self) -> Result<(), Error> {
         super::expunge::scrub(&self.spaces)
+    }
+
+    fn payload_ends(
+        &self,
+        after: Option<(Timestamp, Position)>,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<PayloadEnd>, Error> {
+        ending::page(&self.spaces, after, until, limit)
     }
 
     fn app_messages(&self, app: AppNo, page: &Page) -> Result<Vec<Listed>, Error> {

@@ -11,11 +11,19 @@ use std::sync::Arc;
 
 use ::fjall::compaction::Leveled;
 use ::fjall::config::{BlockSizePolicy, CompressionPolicy, FilterPolicy};
-use ::fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, Snapshot};
+use ::fjall::{
+    AbstractTree as _, CompressionType, Database, Keyspace, KeyspaceCreateOptions, Snapshot,
+};
 
 use super::gone::{self, Floors};
 use crate::config::Storage;
 use crate::store::Error;
+
+/// Bytes of the memory table of objects and endpoint states at most.
+const STATE_MEMTABLE: u64 = 4 << 20;
+/// Bytes of a table on disk, and with it of a compaction: some ten tables of the level below for one. The
+/// only worker flushes nothing meanwhile, and full memory tables wait (ADR 0350).
+const TABLE: u64 = 16 << 20;
 
 /// Which key space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,11 +74,21 @@ impl Space {
         !matches!(self, Self::Messages | Self::Attempts | Self::Meta)
     }
 
+    /// Bytes of its memory table at most, of those that are configured.
+    fn memtable(self, configured: u64) -> u64 {
+        match self {
+            // Objects and states: written now and then, read once at start. What is here stays in memory until
+            // it is full, at a gateway with ten thousand endpoints for ever.
+            Self::State => configured.min(STATE_MEMTABLE),
+            _ => configured,
+        }
+    }
+
     fn options(self, memtable: u64) -> KeyspaceCreateOptions {
         let base = KeyspaceCreateOptions::default()
             .manual_journal_persist(true)
-            .max_memtable_size(memtable)
-            .compaction_strategy(Arc::new(Leveled::default()))
+            .max_memtable_size(self.memtable(memtable))
+            .compaction_strategy(Arc::new(Leveled::default().with_table_target_size(TABLE)))
             .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4));
         match self {
             // Written in key order and looked up by keys that exist: no filters.
@@ -81,7 +99,9 @@ impl Space {
             Self::Attempts | Self::Lists => base
                 .data_block_size_policy(BlockSizePolicy::all(16 * 1024))
                 .filter_policy(FilterPolicy::disabled()),
-            Self::Parked | Self::AttemptsLate | Self::Idem | Self::State | Self::Meta => base,
+            // Read in key order; one row by its key only when somebody asks for that delivery.
+            Self::Parked => base.filter_policy(FilterPolicy::disabled()),
+            Self::AttemptsLate | Self::Idem | Self::State | Self::Meta => base,
         }
     }
 }
@@ -91,6 +111,8 @@ impl Space {
 pub(super) struct Spaces {
     pub(super) db: Database,
     all: [Keyspace; 8],
+    /// `storage.memtable`
+    memtable: u64,
 }
 
 impl Spaces {
@@ -134,7 +156,7 @@ impl Spaces {
             open(g)?,
             open(h)?,
         ];
-        Ok(Self { db, all })
+        Ok(Self { db, all, memtable })
     }
 
     /// The key space itself.
@@ -150,6 +172,27 @@ impl Spaces {
             Space::State => g,
             Space::Meta => h,
         }
+    }
+
+    /// Hands the memory tables of `touched` that are full to the flush. Called after each commit, by the only
+    /// thread that commits while the store is in use.
+    ///
+    /// The database does that too, but by a message to its worker with every commit beyond the limit. A worker
+    /// that compacts meanwhile finds its bounded queue full of them; then it puts its request for the flush
+    /// at the end of the same queue and waits for ever for itself to make room: nothing is flushed any more,
+    /// and memory and journals grow until the process ends (fjall-rs/fjall#323). With this it sends one such
+    /// message a table, and finds it done.
+    pub(super) fn flush_full(
+        &self,
+        touched: impl IntoIterator<Item = Space>,
+    ) -> Result<(), ::fjall::Error> {
+        for space in touched {
+            let keyspace = self.of(space);
+            if keyspace.tree.active_memtable().size() > space.memtable(self.memtable) {
+                keyspace.rotate_memtable()?;
+            }
+        }
+        Ok(())
     }
 
     /// What is committed now, unchanging. Short-lived: it holds back the collection of old versions.
@@ -185,4 +228,43 @@ pub(super) fn is_of_the_disk(error: &::fjall::Error) -> bool {
             | ErrorKind::InvalidData
             | ErrorKind::InvalidInput
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ByteSize;
+
+    const LIMIT: ByteSize = ByteSize::kib(256);
+
+    /// fjall-rs/fjall#323: memory and journals of a gateway with ten million pending deliveries grew by
+    /// gigabytes, because the only worker waited for room in its own queue. The queue fills with one
+    /// message a commit for as long as a table is too large, so none may be when a commit returns.
+    #[test]
+    fn no_memory_table_is_too_large_when_a_commit_returns_and_all_of_them_are_flushed() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Storage {
+            dir: dir.path().to_owned(),
+            memtable: LIMIT,
+            ..crate::config::Config::default().storage
+        };
+        let spaces = Spaces::open(&dir.path().join("db"), &options).unwrap();
+        let messages = spaces.of(Space::Messages);
+        let mut handed_over = 0;
+        let mut before = 0;
+        for no in 0..20_000_u64 {
+            let mut batch = spaces.db.batch();
+            batch.insert(messages, no.to_be_bytes(), vec![7; 200]);
+            batch.commit().unwrap();
+            spaces.flush_full([Space::Messages]).unwrap();
+            let size = messages.tree.active_memtable().size();
+            assert!(size <= LIMIT.get(), "{size} bytes after commit {no}");
+            handed_over += u32::from(size < before);
+            before = size;
+        }
+        assert!(handed_over >= 10, "{handed_over} tables");
+        // Ends only if the worker works.
+        messages.rotate_memtable_and_wait().unwrap();
+        assert_eq!(messages.tree.sealed_memtable_count(), 0);
+    }
 }

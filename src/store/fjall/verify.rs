@@ -221,7 +221,9 @@ impl Check<'_> {
                 Some(&keys::OF_ENDPOINT) => record::read_endpoint_row(key, value, drop),
                 Some(&keys::OF_AUDIT) => record::read_object(key, value).map(drop),
                 Some(&keys::OF_BODY) => attempt::read_answer(key, value).map(drop),
-                Some(&keys::OF_DAY) => record::read_number(key, value).map(drop),
+                Some(&keys::OF_DAY | &keys::OF_PAYLOAD) => {
+                    record::read_number(key, value).map(drop)
+                }
                 _ => record::read_app_row(key, value, 0).map(drop),
             },
             Space::Idem => match key.first() {

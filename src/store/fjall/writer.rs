@@ -10,7 +10,7 @@
 //! Elsewhere: layouts ([`super::keys`], [`super::record`], [`super::message`]), what is dropped when
 //! ([`super::expire`]).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ use bytes::{Bytes, BytesMut};
 
 use crate::base::{Timestamp, broken};
 use crate::config::Retention;
-use crate::model::{AppNo, Attempt, LaneId, Position};
+use crate::model::{Attempt, LaneId, Position};
 use crate::store::faults::{Fault, Faults};
 use crate::store::{
-    Accept, ConfigRow, Content, Error, IdempotencyKey, IdempotencyRecord, Settlement,
-    Space as Figures, Standing, StoredAnswer, Writer,
+    Accept, ConfigRow, Content, Ended, Error, IdempotencyKey, IdempotencyRecord, PayloadEnd,
+    Settlement, Space as Figures, Standing, StoredAnswer, Writer,
 };
 
 use super::attempt::{self, Body};
@@ -31,11 +31,11 @@ use super::batch::{self, BatchRecord, LaneRow};
 use super::expire::Expiry;
 use super::format::Directory;
 use super::hwm::{Mark, MarkFile};
+use super::lists::AppLists;
 use super::reach::{self, Reach};
-use super::record::AppRow;
 use super::recover::Found;
 use super::spaces::{Space, Spaces};
-use super::{Shared, keys, message, names, record};
+use super::{Shared, ending, keys, message, names, record};
 
 /// The mark is written at most this often unless every commit wants it.
 const MARK_EVERY: Duration = Duration::from_secs(1);
@@ -227,6 +227,14 @@ impl FjallWriter {
             if synced {
                 self.probe()?;
             }
+            let touched = Space::ALL.into_iter();
+            let touched = touched.filter(|space| next.touched & space.bit() != 0);
+            if let Err(error) = self.parts.spaces.flush_full(touched) {
+                return Err(self.die(
+                    "a full memory table could not be handed to the flush",
+                    &error,
+                ));
+            }
         }
         if self.planned.take().is_some() {
             self.dead = true;
@@ -334,6 +342,7 @@ impl FjallWriter {
             commit.put_shared(spaces, Space::Messages, key, value);
             lists.push(message.app, message.accepted, message.at);
             names::put(commit, spaces, message);
+            ending::put(commit, spaces, message);
             if let Some(IdempotencyKey { key, body }) = accept.idempotency {
                 let record = IdempotencyRecord {
                     body,
@@ -437,6 +446,7 @@ impl Writer for FjallWriter {
             commit.put(spaces, Space::Parked, &key, record::parked(&key, row));
         }
         names::put_ends(&mut commit, spaces, settlement);
+        ending::put_further(&mut commit, spaces, settlement);
         for (endpoint, state) in &settlement.states {
             let key = keys::state(*endpoint);
             commit.put(spaces, Space::State, &key, record::state(&key, state));
@@ -501,6 +511,15 @@ impl Writer for FjallWriter {
         Ok(found)
     }
 
+    fn end_payloads(&mut self, ends: &[(PayloadEnd, Ended)]) -> Result<(), Error> {
+        self.enter()?;
+        ending::carry_out(self, ends)?;
+        if self.parts.every_commit {
+            self.write_mark(self.parts.mark.at)?;
+        }
+        Ok(())
+    }
+
     fn turn_over(&mut self) -> Result<bool, Error> {
         self.enter()?;
         super::expunge::pad(self)
@@ -560,32 +579,6 @@ impl Writer for FjallWriter {
         self.write_mark(self.parts.mark.at)?;
         self.dead = true;
         Ok(())
-    }
-}
-
-/// The list rows of one group: one per application and time.
-#[derive(Default)]
-struct AppLists {
-    rows: Vec<(AppNo, Timestamp, AppRow)>,
-    places: HashMap<(AppNo, Timestamp), usize>,
-}
-
-impl AppLists {
-    fn push(&mut self, app: AppNo, time: Timestamp, at: Position) {
-        let next = self.rows.len();
-        let same_as_last = self
-            .rows
-            .last()
-            .is_some_and(|(last, when, _)| (*last, *when) == (app, time));
-        let place = if same_as_last {
-            next - 1
-        } else {
-            *self.places.entry((app, time)).or_insert(next)
-        };
-        match self.rows.get_mut(place) {
-            Some((_, _, row)) => row.push(at.seq),
-            None => self.rows.push((app, time, AppRow::new(at))),
-        }
     }
 }
 

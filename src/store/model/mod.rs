@@ -21,8 +21,9 @@ use crate::model::{
 
 use super::faults::{Fault, Faults};
 use super::{
-    Accept, AuditPage, AuditRow, ConfigRow, Content, Error, IdempotencyKey, IdempotencyRecord,
-    Lane, Listed, ListedAttempt, Page, Reader, Settlement, Space, Standing, StoredAnswer, Writer,
+    Accept, AuditPage, AuditRow, ConfigRow, Content, Ended, Error, IdempotencyKey,
+    IdempotencyRecord, Lane, Listed, ListedAttempt, Page, PayloadEnd, Reader, Settlement, Space,
+    Standing, StoredAnswer, Writer,
 };
 
 mod state;
@@ -253,6 +254,10 @@ impl Writer for ModelWriter {
         Ok(found)
     }
 
+    fn end_payloads(&mut self, ends: &[(PayloadEnd, Ended)]) -> Result<(), Error> {
+        self.change(Some(Change::EndPayloads(ends.to_vec())), true)
+    }
+
     fn turn_over(&mut self) -> Result<bool, Error> {
         Ok(false)
     }
@@ -387,6 +392,16 @@ impl Reader for ModelReader {
 
     fn scrub(&self) -> Result<(), Error> {
         Ok(()) // only the newest version of anything is kept
+    }
+
+    fn payload_ends(
+        &self,
+        after: Option<(Timestamp, Position)>,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<PayloadEnd>, Error> {
+        let shared = self.shared.lock();
+        Ok(shared.live.payload_ends(after, until, limit))
     }
 
     fn app_messages(&self, app: AppNo, page: &Page) -> Result<Vec<Listed>, Error> {

@@ -17,8 +17,9 @@ use crate::model::{
 
 use crate::store::collapse_id;
 use crate::store::{
-    Accept, AuditPage, AuditRow, ConfigKind, ConfigRow, Content, IdempotencyKey, IdempotencyRecord,
-    Lane, ListKey, Listed, ListedAttempt, Page, Settlement, StoredAnswer,
+    Accept, AuditPage, AuditRow, ConfigKind, ConfigRow, Content, Ended, IdempotencyKey,
+    IdempotencyRecord, Lane, ListKey, Listed, ListedAttempt, Page, PayloadEnd, Settlement,
+    StoredAnswer,
 };
 
 /// One mutating call, kept until it is on stable storage.
@@ -30,6 +31,7 @@ pub(super) enum Change {
     Config(u64, Vec<ConfigRow>),
     Remember([u8; 16], IdempotencyRecord),
     Expunge(Vec<Content>),
+    EndPayloads(Vec<(PayloadEnd, Ended)>),
     /// The first message of each lane that is retained from now on.
     Expire(BTreeMap<LaneId, u64>),
 }
@@ -47,6 +49,9 @@ pub(super) struct State {
     lanes: BTreeMap<LaneId, (u64, u64)>,
     of_app: BTreeMap<AppNo, BTreeSet<ListKey>>,
     of_endpoint: BTreeMap<EndpointNo, BTreeMap<ListKey, (u16, u8)>>,
+    /// Ends of payloads that are to be looked at; those with an endpoint are of deliveries beside the
+    /// targets.
+    payload_ends: BTreeSet<(Timestamp, Position, Option<EndpointNo>)>,
     event_ids: BTreeMap<AppNo, BTreeMap<String, Position>>,
     idempotency: BTreeMap<[u8; 16], IdempotencyRecord>,
     config: BTreeMap<(ConfigKind, Vec<u8>), Bytes>,
@@ -83,6 +88,10 @@ impl State {
                 self.idempotency.insert(*key, record.clone());
             }
             Change::Expunge(contents) => contents.iter().for_each(|content| self.expunge(content)),
+            Change::EndPayloads(ends) => {
+                ends.iter()
+                    .for_each(|(end, how)| self.end_payload(end, *how));
+            }
             Change::Expire(floors) => {
                 self.floors.extend(floors);
                 let floors = &self.floors;
@@ -177,6 +186,46 @@ impl State {
         }
     }
 
+    fn end_payload(&mut self, end: &PayloadEnd, ended: Ended) {
+        if ended == Ended::PutOff(end.due) {
+            return;
+        }
+        let further = end.further.iter().copied().map(Some);
+        for endpoint in std::iter::once(None).chain(further) {
+            self.payload_ends.remove(&(end.due, end.at, endpoint));
+            if let Ended::PutOff(until) = ended {
+                self.payload_ends.insert((until, end.at, endpoint));
+            }
+        }
+        if ended == Ended::TakenAway {
+            self.expunge(&Content::Payload(end.at));
+        }
+    }
+
+    pub(super) fn payload_ends(
+        &self,
+        after: Option<(Timestamp, Position)>,
+        until: Timestamp,
+        limit: usize,
+    ) -> Vec<PayloadEnd> {
+        let mut found: Vec<PayloadEnd> = Vec::new();
+        for &(due, at, endpoint) in &self.payload_ends {
+            if due > until || after.is_some_and(|after| (due, at) <= after) {
+                continue;
+            }
+            match found.last_mut() {
+                Some(last) if (last.due, last.at) == (due, at) => last.further.extend(endpoint),
+                _ => found.push(PayloadEnd {
+                    due,
+                    at,
+                    further: endpoint.into_iter().collect(),
+                }),
+            }
+        }
+        found.truncate(limit);
+        found
+    }
+
     fn append(&mut self, accept: &Accept) {
         let message = &accept.message;
         let at = message.at;
@@ -203,6 +252,9 @@ impl State {
             at,
             no: 0,
         };
+        if let Some(ends) = message.payload_ends() {
+            self.payload_ends.insert((ends, at, None));
+        }
         self.of_app.entry(message.app).or_default().insert(key);
         self.lanes.entry(at.lane).or_default().1 = at.seq;
         self.messages.insert(at, message.clone());
@@ -232,6 +284,9 @@ impl State {
         let superseded = settlement.superseded.iter();
         self.cancelled
             .extend(superseded.map(|(of, by)| (*of, Some(*by))));
+        let further = settlement.further.iter();
+        let further = further.map(|(of, ends)| (*ends, of.at, Some(of.endpoint)));
+        self.payload_ends.extend(further);
         self.states.extend(settlement.states.iter().copied());
         for (lane, seq) in &settlement.checkpoint {
             let checkpoint = &mut self.lanes.entry(*lane).or_default().0;

@@ -167,14 +167,14 @@ async fn readiness_falls_when_due_deliveries_stand_still() {
         ),
         (
             Status {
-                last_turn: ago(6),
+                last_turn: ago(9),
                 ..good
             },
             Some("scheduler"),
         ),
         (
             Status {
-                last_turn: ago(5),
+                last_turn: ago(8),
                 ..good
             },
             None,

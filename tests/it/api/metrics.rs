@@ -12,18 +12,12 @@ use serde_json::json;
 use super::kit::{ADMIN, Gateway};
 
 /// The page after `calls`, which all run on this thread.
-fn page(calls: impl AsyncFnOnce(&Gateway)) -> String {
+pub(super) fn page(calls: impl AsyncFnOnce()) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    let (page, ()) = scoped(|| {
-        runtime.block_on(async {
-            let gateway = Gateway::start().await;
-            calls(&gateway).await;
-        });
-    })
-    .unwrap();
+    let (page, ()) = scoped(|| runtime.block_on(calls())).unwrap();
     page.render()
 }
 
@@ -44,7 +38,8 @@ fn of(method: &str, route: &str, status: u16) -> String {
 
 #[test]
 fn calls_are_counted_by_method_route_and_status_however_they_are_written() {
-    let page = page(async |gateway| {
+    let page = page(async || {
+        let gateway = Gateway::start().await;
         gateway.app("acme").await;
         gateway.app("beta").await;
         for path in [
@@ -84,7 +79,8 @@ fn calls_are_counted_by_method_route_and_status_however_they_are_written() {
 
 #[test]
 fn accepting_messages_makes_no_series_of_its_own() {
-    let page = page(async |gateway| {
+    let page = page(async || {
+        let gateway = Gateway::start().await;
         gateway.app("acme").await;
         gateway.message("acme", "a").await;
         // The same past the short way, by the router.
@@ -106,7 +102,8 @@ fn accepting_messages_makes_no_series_of_its_own() {
 
 #[test]
 fn there_are_no_more_series_than_the_description_has_operations() {
-    let page = page(async |gateway| {
+    let page = page(async || {
+        let gateway = Gateway::start().await;
         gateway.app("acme").await;
         for n in 0..3 {
             for operation in posthaste::api::openapi::operations() {

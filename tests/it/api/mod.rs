@@ -7,6 +7,7 @@ mod auth;
 mod catalogs;
 mod content;
 mod delayed;
+mod ending;
 mod errors;
 mod figures;
 mod filters;

@@ -6,6 +6,7 @@ mod cancel;
 mod circle;
 mod crowds;
 mod drain;
+mod edits;
 mod ingest;
 mod lifecycle;
 mod pace;

@@ -70,6 +70,34 @@ async fn an_application_has_no_more_attempts_under_way_than_its_quota() {
     assert_eq!(usage["concurrency"], Value::Null);
 }
 
+/// Nothing comes in after the change, and nothing would: all of it is refused.
+#[tokio::test]
+async fn a_quota_that_is_lowered_below_what_is_used_is_told_of_without_a_further_message() {
+    let gateway = Gateway::start(&[]).await;
+    let receiver = Receiver::start().await;
+    let wanted = json!({"eventTypes": ["quota.reached"]});
+    endpoint(
+        &gateway,
+        "posthaste-operator",
+        &receiver,
+        "/operator",
+        wanted,
+    )
+    .await;
+    endpoint(&gateway, "acme", &receiver, "/hook", json!({})).await;
+    let quota = |most: u64| json!({"quotas": {"deliveriesPerMonth": most}});
+    let path = "/api/v1/app/acme";
+    gateway.api().patch(path, &quota(9)).await.expect(200);
+    for n in 0..2 {
+        send(&gateway, "acme", n).await;
+    }
+    receiver.delivered("/hook", 2, SOON).await;
+    gateway.api().patch(path, &quota(1)).await.expect(200);
+    let told = receiver.delivered("/operator", 1, SOON).await;
+    let event: Value = serde_json::from_slice(&told[0].body).unwrap();
+    assert_eq!(event["data"]["limit"], 1, "{event}");
+}
+
 #[tokio::test]
 async fn the_operator_gets_one_webhook_when_a_monthly_quota_is_used_up() {
     let gateway = Gateway::start(&[]).await;

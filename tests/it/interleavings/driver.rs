@@ -34,8 +34,6 @@ struct Peer {
 }
 
 impl Attempts for Peer {
-    fn prepare(&self, _: &Endpoint) {}
-
     async fn attempt(&self, _: Job) -> Exchange {
         let others = self.under_way.fetch_add(1, Ordering::SeqCst);
         assert!(others < 2, "over the limit of two at a time");
@@ -91,6 +89,7 @@ fn engine(failing: usize) -> Engine {
     let plan = Plan {
         endpoint: HERE,
         app: AppNo(1),
+        destination: 0,
         sending: true,
         disabled_by_hand: false,
         deleted: false,

@@ -200,6 +200,33 @@ fn a_backlog_larger_than_memory_is_kept_in_the_store_and_drains() {
 }
 
 #[test]
+fn an_endpoint_whose_url_is_edited_is_tried_at_once_and_another_edit_changes_nothing() {
+    for (edit, at_once) in [(true, true), (false, false)] {
+        let mut sim = Sim::new(29);
+        let ep = sim.endpoint(plan(1, 1), Answer::Status(500));
+        for _ in 0..50 {
+            sim.publish(&[ep]);
+        }
+        // Tens of failures: the breaker is open for a minute when its last attempt has failed.
+        sim.advance(MINUTE * 10);
+        let tried = sim.seen.len();
+        while sim.seen.len() == tried {
+            sim.advance(Duration::from_secs(1));
+        }
+        let tried = sim.seen.len();
+        sim.peer(ep).then = Answer::Status(200);
+        sim.change(ep, |plan| {
+            plan.rate = Some(1000);
+            plan.destination += u64::from(edit);
+        });
+        sim.advance(Duration::from_secs(5));
+        assert_eq!(sim.seen.len() > tried, at_once);
+        sim.advance(DAY);
+        assert_eq!(sim.open, 0);
+    }
+}
+
+#[test]
 fn a_disabled_endpoint_holds_its_backlog_and_starts_slowly_when_enabled() {
     let mut sim = Sim::new(25);
     let mut off = plan(1, 1);

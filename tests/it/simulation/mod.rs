@@ -46,6 +46,8 @@ use rand_chacha::ChaCha8Rng;
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
+/// Attempts that one call of the core may start.
+const AT_ONCE: usize = 3;
 
 /// What an endpoint answers.
 #[derive(Debug, Clone, Copy)]
@@ -132,6 +134,7 @@ pub(crate) fn plan(no: u32, app: u32) -> Plan {
     Plan {
         endpoint: EndpointNo(no),
         app: AppNo(app),
+        destination: 0,
         sending: true,
         disabled_by_hand: false,
         deleted: false,
@@ -385,6 +388,9 @@ impl Sim {
             attempts: attempts.last().map_or(0, |attempt| attempt.no),
             bytes: u32::try_from(message.payload.len()).unwrap(),
             order_key: message.ordering_key().map_or(0, order_key),
+            ends: message
+                .payload_ends()
+                .filter(|_| attempts.is_empty() && !message.targets.contains(&delivery.endpoint)),
         })
     }
 
@@ -495,7 +501,7 @@ impl Sim {
             if self.core.next_wakeup().is_some_and(|at| at <= self.now) {
                 self.step(Input::Tick);
             }
-            self.core.pump(self.now, &mut self.commands);
+            self.pump();
             let due = self.now >= self.last_settle.plus(self.settle_every);
             if due || self.reads.iter().any(|read| read.settled > self.applied) {
                 self.settle();
@@ -507,6 +513,18 @@ impl Sim {
             for command in std::mem::take(&mut self.commands) {
                 self.carry_out(command);
             }
+        }
+    }
+
+    /// A few at a time, as a busy driver does.
+    fn pump(&mut self) {
+        let mut more = true;
+        while more {
+            let before = self.core.in_flight();
+            more = self.core.pump(self.now, AT_ONCE, &mut self.commands);
+            let started = self.core.in_flight() - before;
+            assert!(started <= AT_ONCE, "{started} at once");
+            assert!(started == AT_ONCE || !more, "stopped after {started}");
         }
     }
 
@@ -532,7 +550,7 @@ impl Sim {
         for read in ready {
             let page = read_page(self.reader.as_ref(), read, self.now);
             self.step(page);
-            self.core.pump(self.now, &mut self.commands);
+            self.pump();
         }
     }
 

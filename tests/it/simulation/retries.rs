@@ -68,6 +68,27 @@ fn retry_after_is_waited_out_by_the_whole_endpoint() {
 }
 
 #[test]
+fn the_whole_endpoint_waits_no_longer_than_the_configured_limit_also_after_that_was_changed() {
+    for edited in [false, true] {
+        let mut sim = Sim::new(30);
+        let mut plan = plan(1, 1);
+        if !edited {
+            plan.retry.max_retry_after = MINUTE;
+        }
+        let ep = sim.endpoint(plan, Answer::Status(200));
+        sim.change(ep, |plan| plan.retry.max_retry_after = MINUTE);
+        sim.peer(ep).script.push_back(Answer::RetryAfter(429, 3600));
+        sim.publish(&[ep]);
+        sim.advance(Duration::from_secs(1));
+        sim.publish(&[ep]);
+        sim.advance(Duration::from_secs(50));
+        assert_eq!(sim.seen.len(), 1, "paused");
+        sim.advance(Duration::from_secs(20));
+        assert!(sim.seen.len() > 1, "not for the hour that was asked for");
+    }
+}
+
+#[test]
 fn retry_after_beyond_a_day_is_cut_and_a_short_one_never_speeds_up() {
     for (hint, least, most) in [(u32::MAX, 86_400.0, 86_500.0), (0, 3.9, 70.0)] {
         let mut sim = Sim::new(4);

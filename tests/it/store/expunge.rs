@@ -19,7 +19,7 @@ const LONG_ANSWER: &str = "long-Qd7Lw3Xr9Ty2Kp6Vb1Nf8Mz4Hc5Jg0Sa-uE3iR7oT1yW9qP5
 const KEPT: &str = r#"{"k":"Tr6Yb1Nc9Xz4Qw7Le2Kj5Hg8Fd3Sa0Pm"}"#;
 
 /// How many files under `dir` hold `text`.
-fn holding(dir: &Path, text: &str) -> usize {
+pub(super) fn holding(dir: &Path, text: &str) -> usize {
     let mut count = 0;
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();

@@ -4,6 +4,7 @@
 mod backup;
 mod conformance;
 mod damage;
+mod ending;
 mod expunge;
 mod manifests;
 mod open;

@@ -18,8 +18,8 @@ use posthaste::store::faults::{Fault, Faults};
 use posthaste::store::fjall::{FjallReader, FjallWriter, Store};
 use posthaste::store::model::{Crash, Model, ModelWriter};
 use posthaste::store::{
-    Accept, AuditPage, ConfigKind, ConfigRow, Content, Error, IdempotencyKey, Page, Reader,
-    Settlement, StoredAnswer, Writer,
+    Accept, AuditPage, ConfigKind, ConfigRow, Content, Ended, Error, IdempotencyKey, Page,
+    PayloadEnd, Reader, Settlement, StoredAnswer, Writer,
 };
 use proptest::prelude::*;
 
@@ -33,9 +33,21 @@ const KEYS: u8 = 4;
 pub(crate) enum Op {
     Append(Vec<Line>),
     Settle(Vec<Fact>),
-    Config { stale: bool, rows: Vec<u8> },
-    Remember { key: u8, whole: bool },
+    Config {
+        stale: bool,
+        rows: Vec<u8>,
+    },
+    Remember {
+        key: u8,
+        whole: bool,
+    },
     Expunge(Vec<(prop::sample::Index, Option<(u32, u16)>)>),
+    /// What housekeeping makes of the ends of payloads that are due: the nth is put off by so many hours, or
+    /// taken away, or found gone.
+    End {
+        limit: usize,
+        how: Vec<u64>,
+    },
     Sync,
     Tend,
     Scrub,
@@ -52,6 +64,8 @@ pub(crate) struct Line {
     event: Option<u8>,
     key: Option<u8>,
     size: usize,
+    /// Hours after which its payload ends.
+    hours: u16,
 }
 
 /// One entry of a settlement.
@@ -77,6 +91,10 @@ pub(crate) enum Fact {
         nth: prop::sample::Index,
         endpoint: u32,
     },
+    Further {
+        nth: prop::sample::Index,
+        endpoint: u32,
+    },
     State {
         endpoint: u32,
         failures: u32,
@@ -89,12 +107,16 @@ pub(crate) enum Fact {
 
 fn line() -> impl Strategy<Value = Line> {
     let rare = |range: std::ops::Range<u8>| proptest::option::weighted(0.3, range);
-    (1..=APPS, rare(0..3), rare(0..KEYS), 0..300_usize).prop_map(|(app, event, key, size)| Line {
-        app,
-        event,
-        key,
-        size,
-    })
+    let hours = prop_oneof![3 => Just(0_u16), 1 => 1..30_u16];
+    (1..=APPS, rare(0..3), rare(0..KEYS), 0..300_usize, hours).prop_map(
+        |(app, event, key, size, hours)| Line {
+            app,
+            event,
+            key,
+            size,
+            hours,
+        },
+    )
 }
 
 fn fact() -> impl Strategy<Value = Fact> {
@@ -110,6 +132,7 @@ fn fact() -> impl Strategy<Value = Fact> {
             .prop_map(|(nth, endpoint, due)| Fact::Park { nth, endpoint, due }),
         2 => nth().prop_map(|nth| Fact::Unpark { nth }),
         1 => (nth(), endpoint.clone()).prop_map(|(nth, endpoint)| Fact::Cancel { nth, endpoint }),
+        1 => (nth(), endpoint.clone()).prop_map(|(nth, endpoint)| Fact::Further { nth, endpoint }),
         1 => (endpoint, any::<u32>())
             .prop_map(|(endpoint, failures)| Fact::State { endpoint, failures }),
         1 => (nth(), 0..9_u64).prop_map(|(lane, seq)| Fact::Checkpoint { lane, seq }),
@@ -132,6 +155,8 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         2 => proptest::collection::vec(
             (any::<prop::sample::Index>(), proptest::option::of((1..=ENDPOINTS, 0..4_u16))), 0..4,
         ).prop_map(Op::Expunge),
+        2 => (0..9_usize, proptest::collection::vec(0..4_u64, 1..5))
+            .prop_map(|(limit, how)| Op::End { limit, how }),
         1 => Just(Op::Sync),
         3 => Just(Op::Tend),
         1 => Just(Op::Scrub),
@@ -297,6 +322,7 @@ impl World {
             }
             Op::Expunge(wanted) => self.expunge(wanted),
             Op::Sync => (self.reference.sync(), self.writer().sync()),
+            Op::End { limit, how } => self.end(*limit, how),
             Op::Tend => {
                 let now = self.now;
                 (self.reference.tend(now), self.writer().tend(now))
@@ -374,14 +400,39 @@ impl World {
         (expected.map(drop), found.map(drop))
     }
 
+    /// Ends of payloads of messages that are retained: a compaction may have left out the others.
+    fn ends(&self, of: &dyn Reader, until: Timestamp, limit: usize) -> Vec<PayloadEnd> {
+        let mut ends = of.payload_ends(None, until, usize::MAX).unwrap();
+        ends.retain(|end| self.mirror.message(end.at).unwrap().is_some());
+        ends.truncate(limit);
+        ends
+    }
+
+    fn end(&mut self, limit: usize, how: &[u64]) -> (Result<(), Error>, Result<(), Error>) {
+        let due = self.ends(&*self.mirror, self.now, limit).into_iter();
+        let ends: Vec<_> = due
+            .zip(how.iter().cycle())
+            .map(|(end, how)| {
+                let ended = match how {
+                    0 => Ended::TakenAway,
+                    1 => Ended::Gone,
+                    hours => Ended::PutOff(self.now.plus(Duration::from_secs(hours * 3600))),
+                };
+                (end, ended)
+            })
+            .collect();
+        let expected = self.reference.end_payloads(&ends);
+        (expected, self.writer().end_payloads(&ends))
+    }
+
     fn accept(&self, line: &Line) -> Accept {
         let mut accept = accept(line.app, self.now, line.size);
-        accept.message.labels = line.event.map(|event| {
-            Box::new(Labels {
-                event_id: Some(format!("evt-{event}")),
-                ..Labels::default()
-            })
-        });
+        let labels = Labels {
+            event_id: line.event.map(|event| format!("evt-{event}")),
+            payload_hours: line.hours,
+            ..Labels::default()
+        };
+        accept.message.labels = (labels != Labels::default()).then(|| Box::new(labels));
         accept.idempotency = line.key.map(idempotency);
         accept
     }
@@ -469,6 +520,14 @@ impl World {
                 out.cancelled
                     .extend(place(nth).map(|at| Delivery { at, endpoint }));
             }
+            Fact::Further { nth, endpoint } => {
+                let Some(at) = place(nth) else { return };
+                let message = self.mirror.message(at).unwrap();
+                let ends = message.and_then(|message| message.payload_ends());
+                let endpoint = EndpointNo(*endpoint);
+                let delivery = Delivery { at, endpoint };
+                out.further.extend(ends.map(|ends| (delivery, ends)));
+            }
             Fact::State { endpoint, failures } => {
                 let health = Health {
                     failures: *failures,
@@ -499,6 +558,7 @@ impl World {
         assert_eq!(lanes, b.lanes().unwrap());
         assert_eq!(a.config().unwrap(), b.config().unwrap());
         compare_audit(a, b);
+        self.compare_ends(a, b);
         assert_eq!(a.endpoint_states().unwrap(), b.endpoint_states().unwrap());
         for lane in &lanes {
             compare_log(a, b, lane.id);
@@ -550,6 +610,22 @@ impl World {
                     a.idempotent(&key, oldest).unwrap(),
                     b.idempotent(&key, oldest).unwrap()
                 );
+            }
+        }
+    }
+
+    fn compare_ends(&self, a: &dyn Reader, b: &dyn Reader) {
+        for until in [self.now, Timestamp::MAX] {
+            let ends = self.ends(a, until, usize::MAX);
+            assert_eq!(ends, self.ends(b, until, usize::MAX));
+            for end in &ends {
+                let after = Some((end.due, end.at));
+                let page = |of: &dyn Reader| {
+                    let mut page = of.payload_ends(after, until, usize::MAX).unwrap();
+                    page.retain(|end| ends.contains(end));
+                    page
+                };
+                assert_eq!(page(a), page(b), "{end:?}");
             }
         }
     }

@@ -36,7 +36,7 @@ fn endpoint(url: &str, headers: BTreeMap<String, String>) -> Endpoint {
         timeout_ms: None,
         retry_schedule: None,
         disable_policy: None,
-        signature: Some(Profile::Dual),
+        signature: Some(Box::new(Profile::Dual)),
         envelope: Envelope::Raw,
         order: Order::None,
         headers,

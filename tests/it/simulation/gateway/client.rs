@@ -60,7 +60,7 @@ pub(crate) fn app_uid(app: usize) -> String {
     }
 }
 
-fn secret(world: &World) -> String {
+pub(crate) fn secret(world: &World) -> String {
     use base64::Engine as _;
     let mut bytes = [0_u8; 24];
     bytes.fill_with(|| world.roll(0..=u8::MAX));

@@ -11,6 +11,7 @@
 
 mod check;
 mod client;
+mod ending;
 mod history;
 mod net;
 mod process;

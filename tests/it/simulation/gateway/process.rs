@@ -2,7 +2,6 @@
 //! fsync. The lane's rounds, recovery and attempts take virtual time; the process can be killed at
 //! any await point of its tasks.
 
-use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,7 +9,6 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use parking_lot::RwLock;
 use posthaste::api::{self, ApiState, Front};
 use posthaste::auth::{self, Auth, Entropy};
 use posthaste::base::task::{self, Stopper};
@@ -21,7 +19,7 @@ use posthaste::directory::Directory;
 use posthaste::inbound::{self, Inbound};
 use posthaste::ingest::{self, Ingest};
 use posthaste::lane::{Lane, Options, Rounds};
-use posthaste::model::{Delivery, Endpoint, EndpointNo, FailureKind};
+use posthaste::model::{Delivery, EndpointNo, FailureKind};
 use posthaste::policy::outcome;
 use posthaste::policy::own::Own;
 use posthaste::policy::target::TargetRules;
@@ -41,6 +39,7 @@ pub(crate) const ADMIN: &str = "an-operator-key-of-more-than-32-characters";
 /// A running gateway.
 pub(crate) struct Process {
     pub(crate) front: Front,
+    pub(crate) state: Arc<ApiState>,
     pub(crate) lane: Lane,
     pub(crate) directory: Arc<Directory>,
     pub(crate) reader: Arc<dyn Reader>,
@@ -56,23 +55,21 @@ pub(crate) struct Process {
 struct Outgoing {
     deliver: Deliver<FakeNet>,
     defaults: Defaults,
-    prepared: RwLock<HashMap<EndpointNo, Arc<Prepared>>>,
+    directory: Arc<Directory>,
+}
+
+impl Outgoing {
+    fn find(&self, no: EndpointNo) -> Option<Arc<Prepared>> {
+        let snapshot = self.directory.peek();
+        let endpoint = snapshot.endpoint(no)?;
+        let prepared = Prepared::new(endpoint, "org", &self.defaults).unwrap();
+        endpoint.deleted.is_none().then(|| Arc::new(prepared))
+    }
 }
 
 impl Attempts for Outgoing {
-    fn prepare(&self, endpoint: &Endpoint) {
-        let mut all = self.prepared.write();
-        if endpoint.deleted.is_some() {
-            all.remove(&endpoint.no);
-        } else {
-            let prepared = Prepared::new(endpoint, "org", &self.defaults).unwrap();
-            all.insert(endpoint.no, Arc::new(prepared));
-        }
-    }
-
     async fn attempt(&self, job: Job) -> Exchange {
-        let endpoint = self.prepared.read().get(&job.endpoint).cloned();
-        let Some(endpoint) = endpoint else {
+        let Some(endpoint) = self.find(job.endpoint) else {
             return Exchange {
                 outcome: outcome::of_failure(FailureKind::BlockedAddress),
                 response: bytes::Bytes::new(),
@@ -188,8 +185,10 @@ impl Process {
             Arc::clone(&directory),
         );
         let parts = (config, clock, lane.clone(), Arc::clone(&reader));
+        let state = state(world, parts, &directory, &schedule);
         Self {
-            front: front(world, parts, &directory, &schedule),
+            front: api::front(Arc::clone(&state)),
+            state,
             lane,
             directory,
             reader,
@@ -271,26 +270,22 @@ fn recover(world: &Arc<World>, recovery: Recovery) -> mpsc::Receiver<Input> {
 fn outgoing(
     world: &Arc<World>,
     config: &Config,
-    directory: &Directory,
+    directory: &Arc<Directory>,
     clock: &Arc<dyn Clock>,
 ) -> Arc<Outgoing> {
-    let outgoing = Outgoing {
+    Arc::new(Outgoing {
         deliver: Deliver::new(FakeNet(Arc::clone(world)), Arc::clone(clock)),
         defaults: Defaults::of(&config.delivery, Own::default()).unwrap(),
-        prepared: RwLock::default(),
-    };
-    for endpoint in directory.snapshot().endpoints() {
-        outgoing.prepare(endpoint);
-    }
-    Arc::new(outgoing)
+        directory: Arc::clone(directory),
+    })
 }
 
-fn front(
+fn state(
     world: &World,
     (config, clock, lane, reader): (Config, Arc<dyn Clock>, Lane, Arc<dyn Reader>),
     directory: &Arc<Directory>,
     schedule: &schedule::Handle,
-) -> Front {
+) -> Arc<ApiState> {
     let mut seed = [0; 32];
     seed.fill_with(|| world.roll(0..=u8::MAX));
     let entropy = Arc::new(Entropy::from_seed(seed));
@@ -315,7 +310,7 @@ fn front(
         news: None,
         keys: Arc::new(crate::api::kit::KeySet::default()),
     });
-    let state = ApiState::new(api::Parts {
+    Arc::new(ApiState::new(api::Parts {
         auth: Auth::new(Arc::clone(directory), Some(auth::hash(ADMIN))),
         ingest,
         inbound,
@@ -334,6 +329,5 @@ fn front(
         reserve: 0,
         elsewhere: None,
         metrics: Box::new(|| String::from("# metrics\n")),
-    });
-    api::front(Arc::new(state))
+    }))
 }
