@@ -11,13 +11,13 @@ use axum::body::Body;
 use axum::extract::{RawPathParams, Request, State};
 use axum::response::Response;
 use axum::routing::any;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use http_body_util::BodyExt;
 
 use super::ApiState;
 use super::error::{Code, Problem};
+use super::intake::{self, Unread};
 use crate::inbound::{Answer, Head, Refused};
 use crate::server::Peer;
 
@@ -101,24 +101,12 @@ fn peer(parts: &Parts) -> IpAddr {
 }
 
 /// The body, at most `limit` bytes; beyond it nothing more is read.
-async fn whole(parts: &Parts, mut body: Body, limit: usize) -> Result<Bytes, Refused> {
-    let announced = parts.headers.get(header::CONTENT_LENGTH);
-    let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|length| length > limit) {
-        return Err(Refused::TooLarge { limit });
-    }
-    let mut all = BytesMut::with_capacity(announced.unwrap_or_default());
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Refused::Body)?;
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
-        if all.len() + data.len() > limit {
-            return Err(Refused::TooLarge { limit });
-        }
-        all.extend_from_slice(&data);
-    }
-    Ok(all.freeze())
+async fn whole(parts: &Parts, body: Body, limit: usize) -> Result<Bytes, Refused> {
+    let read = intake::whole(&parts.headers, body, limit).await;
+    read.map_err(|unread| match unread {
+        Unread::TooLarge => Refused::TooLarge { limit },
+        Unread::BrokenOff => Refused::Body,
+    })
 }
 
 /// An answer that no browser takes for anything else than it says.

@@ -32,6 +32,7 @@ mod idempotency;
 mod import;
 mod inbound;
 mod instance;
+mod intake;
 mod key;
 mod message;
 mod meters;

@@ -11,14 +11,14 @@ use axum::body::Body;
 use axum::extract::{MatchedPath, RawPathParams, Request, State};
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, Method, header};
-use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::audit::Noting;
 use super::error::{Code, Problem};
+use super::intake::{self, Unread};
 use super::meters::{Asked, template};
 use super::query::Query;
 use super::reply::Reply;
@@ -36,9 +36,6 @@ pub(super) const MAX_BODY: usize = 1 << 20;
 pub(super) const SCANS: usize = 32;
 /// So long they wait for a place, then they are refused: the SDKs give up after 15 s.
 const SCAN_PATIENCE: Duration = Duration::from_secs(5);
-/// A first frame at least this long is kept as it is; shorter bodies are copied once into memory of
-/// their own, since a slice would keep the connection's whole read buffer alive.
-const KEEP_FRAME: usize = 16 << 10;
 
 /// What a handler gets.
 pub(super) struct Cx {
@@ -419,31 +416,12 @@ impl Cx {
 
     /// The whole body, at most `limit` bytes: 413 beyond it, without reading further.
     pub(super) async fn bytes(&mut self, limit: usize) -> Result<Bytes, Problem> {
-        let announced = self.headers.get(header::CONTENT_LENGTH);
-        let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-        if announced.is_some_and(|length| length > limit) {
-            return Err(too_large(limit));
-        }
-        let mut body = std::mem::replace(self.body.get_mut(), Body::empty());
-        let mut all = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame
-                .map_err(|_| Problem::new(Code::Generic, "The body broke off before its end."))?;
-            let Ok(data) = frame.into_data() else {
-                continue;
-            };
-            if all.len() + data.len() > limit {
-                return Err(too_large(limit));
-            }
-            if all.is_empty() && data.len() >= KEEP_FRAME && announced == Some(data.len()) {
-                return Ok(data);
-            }
-            if all.is_empty() {
-                all.reserve(announced.unwrap_or(data.len()));
-            }
-            all.extend_from_slice(&data);
-        }
-        Ok(all.freeze())
+        let body = std::mem::replace(self.body.get_mut(), Body::empty());
+        let read = intake::whole(&self.headers, body, limit).await;
+        read.map_err(|unread| match unread {
+            Unread::TooLarge => too_large(limit),
+            Unread::BrokenOff => Problem::new(Code::Generic, "The body broke off before its end."),
+        })
     }
 
     /// Puts a body in that was read before.

@@ -230,5 +230,6 @@ async fn a_body_beyond_the_limit_is_refused_without_being_read() {
         assert!(sent < 64 << 20, "{path}: {sent} bytes");
     }
     let grown = gateway.memory_kib("VmHWM").saturating_sub(memory);
-    assert!(grown < 64 * 1024, "{grown} KiB more");
+    say(&format!("memory: {memory} KiB before, {grown} KiB more"));
+    assert!(grown < 48 * 1024, "{grown} KiB more");
 }

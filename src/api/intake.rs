@@ -1,0 +1,134 @@
+//! The body of a request, read to its limit and no further.
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, header};
+use http_body_util::BodyExt;
+
+/// A first frame at least this long is kept as it is; shorter bodies are copied once into memory of
+/// their own, since a slice would keep the connection's whole read buffer alive.
+const KEEP_FRAME: usize = 16 << 10;
+/// A body of unknown length that is longer gets room for all it may be. Memory that nothing was written to
+/// costs nothing; growing by doubling costs a copy each time, and up to four times the body in memory.
+const GROWS: usize = 64 << 10;
+
+/// Why there is no body.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// Longer than the limit, as announced or as sent.
+    TooLarge,
+    /// The connection broke off before its end.
+    BrokenOff,
+}
+
+/// The whole body, at most `limit` bytes. Not cancel safe: what was read is gone.
+pub(super) async fn whole(
+    headers: &HeaderMap,
+    mut body: Body,
+    limit: usize,
+) -> Result<Bytes, Unread> {
+    let announced = headers.get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > limit) {
+        return Err(Unread::TooLarge);
+    }
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| Unread::BrokenOff)?.into_data() else {
+            continue;
+        };
+        let length = all.len() + data.len();
+        if length > limit {
+            return Err(Unread::TooLarge);
+        }
+        if all.is_empty() && data.len() >= KEEP_FRAME && announced == Some(data.len()) {
+            return Ok(data);
+        }
+        if length > all.capacity() {
+            all.reserve(capacity(length, announced, limit) - all.len());
+        }
+        all.extend_from_slice(&data);
+    }
+    Ok(all.freeze())
+}
+
+/// Room to make for a body of which `length` bytes are there; never less than those.
+fn capacity(length: usize, announced: Option<usize>, limit: usize) -> usize {
+    let expected = match announced {
+        Some(announced) => announced,
+        None if length > GROWS => limit,
+        None => length,
+    };
+    expected.max(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use http::HeaderValue;
+    use http_body::Frame;
+
+    use super::*;
+
+    /// Frames of these lengths, of unknown number.
+    struct Frames(VecDeque<usize>);
+
+    impl http_body::Body for Frames {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            let data = self.0.pop_front().map(|length| vec![b'x'; length]);
+            Poll::Ready(data.map(|data| Ok(Frame::data(Bytes::from(data)))))
+        }
+    }
+
+    async fn read(
+        announced: Option<usize>,
+        frames: &[usize],
+        limit: usize,
+    ) -> Result<Bytes, Unread> {
+        let mut headers = HeaderMap::new();
+        if let Some(length) = announced {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        let frames = Frames(frames.iter().copied().collect());
+        whole(&headers, Body::new(frames), limit).await
+    }
+
+    #[tokio::test]
+    async fn a_body_is_whole_up_to_its_limit_and_refused_one_byte_beyond_it() {
+        for announced in [false, true] {
+            for frames in [&[][..], &[1], &[100, 200], &[40_000], &[70_000, 1, 70_000]] {
+                let sum = frames.iter().sum::<usize>();
+                let announced = announced.then_some(sum);
+                for limit in [sum, sum + 1, 16 << 20] {
+                    let body = read(announced, frames, limit).await.unwrap();
+                    assert_eq!(body.len(), sum, "{frames:?}, limit {limit}");
+                }
+                if sum > 0 {
+                    let refused = read(announced, frames, sum - 1).await;
+                    assert_eq!(refused, Err(Unread::TooLarge), "{frames:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn room_is_made_once_for_what_was_announced_and_for_a_long_body() {
+        let limit = 16 << 20;
+        assert_eq!(capacity(100, Some(5_000), limit), 5_000);
+        assert_eq!(capacity(100, None, limit), 100);
+        assert_eq!(capacity(GROWS, None, limit), GROWS);
+        assert_eq!(capacity(GROWS + 1, None, limit), limit);
+        // More than was announced: the connection is refused elsewhere, memory is not mislaid here.
+        assert_eq!(capacity(6_000, Some(5_000), limit), 6_000);
+    }
+}
