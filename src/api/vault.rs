@@ -11,7 +11,10 @@ pub(super) async fn read(cx: Cx) -> Answer {
     let snapshot = cx.state.directory.snapshot();
     let masters = cx.state.directory.vault().masters();
     let keys = masters.ids().into_iter().map(|id| {
-        let wrapped = snapshot.keyring().rows().filter(|row| row.master == id);
+        let wrapped = snapshot
+            .keyring()
+            .keys()
+            .filter(|(_, master)| *master == id);
         json!({ "id": id, "dataKeys": wrapped.count(), "primary": id == masters.primary().id() })
     });
     let keys: Vec<_> = keys.collect();

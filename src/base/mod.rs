@@ -1,4 +1,4 @@
-//! Building blocks that could live in any server: ids, time, sizes, tasks, YAML.
+//! Building blocks that could live in any server: ids, time, sizes, maps, tasks, YAML.
 //!
 //! Nothing here knows what a webhook is. Pure except [`clock`], the one place that reads clocks,
 //! and [`task`], the one place that spawns.
@@ -7,6 +7,7 @@ pub mod broken;
 pub mod clock;
 pub mod frames;
 pub mod id;
+pub mod sharded;
 pub mod size;
 pub mod task;
 pub mod time;
@@ -14,5 +15,6 @@ pub mod yaml;
 
 pub use clock::{Clock, SystemClock};
 pub use id::{BadId, Id20};
+pub use sharded::Sharded;
 pub use size::ByteSize;
 pub use time::Timestamp;

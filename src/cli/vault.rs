@@ -96,8 +96,8 @@ fn rotated(
 
 fn status(snapshot: &Snapshot) -> String {
     let mut counts = std::collections::BTreeMap::new();
-    for row in snapshot.keyring().rows() {
-        *counts.entry(row.master.as_str()).or_insert(0_usize) += 1;
+    for (_, master) in snapshot.keyring().keys() {
+        *counts.entry(master).or_insert(0_usize) += 1;
     }
     let lines = counts
         .into_iter()

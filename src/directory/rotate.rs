@@ -78,7 +78,7 @@ impl Draft {
     }
 
     fn renew(&mut self) -> Result<usize, Error> {
-        let mut apps: Vec<AppNo> = self.next.keyring.rows().map(|row| row.app).collect();
+        let mut apps: Vec<AppNo> = self.next.keyring.keys().map(|(app, _)| app).collect();
         apps.sort_unstable();
         apps.dedup();
         for app in &apps {

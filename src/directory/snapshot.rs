@@ -1,14 +1,14 @@
 //! The immutable state: maps that are cheap to copy and change in one place.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher, Hash};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use hashbrown::{DefaultHashBuilder, HashMap};
+use hashbrown::HashMap;
 
 use super::usage::Usage;
+use crate::base::Sharded;
 use crate::model::{
     ApiKey, AppId, AppNo, Application, Endpoint, EndpointId, EndpointNo, EventType, KeyId, Source,
     SourceId, SourceNo,
@@ -357,7 +357,12 @@ impl Snapshot {
                 }
             }
             Err(_) if endpoint.deleted.is_some() => {}
-            Err(place) => entry.endpoints.insert(place, Arc::clone(endpoint)),
+            Err(place) => {
+                if entry.endpoints.is_empty() {
+                    entry.endpoints.reserve_exact(1); // most have one; room for four costs a hundred thousand of them
+                }
+                entry.endpoints.insert(place, Arc::clone(endpoint));
+            }
         }
     }
 
@@ -419,62 +424,5 @@ impl Snapshot {
 
     pub(super) fn put_instance(&mut self, name: &str, value: serde_json::Value) {
         Arc::make_mut(&mut self.instance).insert(name.to_owned(), value);
-    }
-}
-
-/// A map in 256 parts, each shared until it changes: a copy costs pointers, a change one part.
-struct Sharded<K, V> {
-    hasher: DefaultHashBuilder,
-    parts: Vec<Arc<HashMap<K, V>>>,
-}
-
-impl<K, V> Default for Sharded<K, V> {
-    fn default() -> Self {
-        Self {
-            hasher: DefaultHashBuilder::default(),
-            parts: vec![Arc::default(); 256],
-        }
-    }
-}
-
-impl<K, V> Clone for Sharded<K, V> {
-    fn clone(&self) -> Self {
-        Self {
-            hasher: self.hasher.clone(),
-            parts: self.parts.clone(),
-        }
-    }
-}
-
-impl<K: Hash + Eq + Clone, V: Clone> Sharded<K, V> {
-    fn get<Q: Hash + hashbrown::Equivalent<K> + ?Sized>(&self, key: &Q) -> Option<&V> {
-        self.parts.get(self.part(key))?.get(key)
-    }
-
-    fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        let part = self.part(key);
-        Arc::make_mut(self.parts.get_mut(part)?).get_mut(key)
-    }
-
-    fn put(&mut self, key: K, value: V) {
-        let part = self.part(&key);
-        if let Some(map) = self.parts.get_mut(part) {
-            Arc::make_mut(map).insert(key, value);
-        }
-    }
-
-    fn remove<Q: Hash + hashbrown::Equivalent<K> + ?Sized>(&mut self, key: &Q) {
-        let part = self.part(key);
-        if let Some(map) = self.parts.get_mut(part) {
-            Arc::make_mut(map).remove(key);
-        }
-    }
-
-    fn values(&self) -> impl Iterator<Item = &V> {
-        self.parts.iter().flat_map(|part| part.values())
-    }
-
-    fn part<Q: Hash + ?Sized>(&self, key: &Q) -> usize {
-        usize::try_from(self.hasher.hash_one(key) % 256).unwrap_or(0)
     }
 }

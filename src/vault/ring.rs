@@ -1,18 +1,17 @@
 //! Data keys: made here, wrapped by a master key, kept open in memory.
 #![deny(clippy::indexing_slicing)]
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
-use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{Error, KEY, MasterKey, NONCE, TAG, Vault};
+use crate::base::Sharded;
 use crate::model::AppNo;
 
 /// A key that encrypts. Prints as nothing; is wiped when it goes.
@@ -73,18 +72,24 @@ impl DataKeyRow {
     }
 }
 
-/// An open data key with its row.
+/// An open data key. On the heap on its own, so that no table that grows leaves a copy behind.
 struct Held {
-    row: DataKeyRow,
     cipher: Cipher,
+    app: AppNo,
+    /// The id of the master key that wraps it.
+    master: Arc<str>,
 }
 
 /// All data keys, open. Immutable but for the draft of a change; cloning copies pointers.
 #[derive(Clone, Default)]
 pub struct Keyring {
-    keys: Arc<BTreeMap<u32, Arc<Held>>>,
+    keys: Sharded<u32, Arc<Held>>,
     /// The newest of each application: what it seals with.
-    current: Arc<HashMap<AppNo, u32>>,
+    current: Sharded<AppNo, u32>,
+    /// The highest number.
+    last: u32,
+    /// Ids of master keys that wrap any.
+    masters: Vec<Arc<str>>,
 }
 
 impl Keyring {
@@ -96,32 +101,47 @@ impl Keyring {
 
     /// Whether secrets of `app` can be sealed.
     pub fn has(&self, app: AppNo) -> bool {
-        self.current.contains_key(&app)
+        self.current.get(&app).is_some()
     }
 
     /// A data key by its number, if it is one of `app`.
     pub(super) fn of(&self, app: AppNo, no: u32) -> Option<&Cipher> {
         let held = self.keys.get(&no)?;
-        (held.row.app == app).then_some(&held.cipher)
+        (held.app == app).then_some(&held.cipher)
     }
 
-    /// The rows, by number.
-    pub fn rows(&self) -> impl Iterator<Item = &DataKeyRow> {
-        self.keys.values().map(|held| &held.row)
+    /// Of each data key the application that it seals for and the id of the master key that wraps it.
+    pub fn keys(&self) -> impl Iterator<Item = (AppNo, &str)> {
+        self.keys.values().map(|held| (held.app, &*held.master))
     }
 
     /// The number of the next data key.
-    fn next(&self) -> u32 {
-        let last = self.keys.last_key_value();
-        last.map_or(1, |(no, _)| no.saturating_add(1))
+    const fn next(&self) -> u32 {
+        self.last.saturating_add(1)
     }
 
-    fn put(&mut self, row: DataKeyRow, cipher: Cipher) {
+    fn put(&mut self, row: &DataKeyRow, cipher: Cipher) {
+        let master = self.master(&row.master);
         let (app, no) = (row.app, row.no);
-        Arc::make_mut(&mut self.keys).insert(no, Arc::new(Held { row, cipher }));
-        let newest = Arc::make_mut(&mut self.current);
-        let newest = newest.entry(app).or_insert(no);
-        *newest = (*newest).max(no);
+        let held = Held {
+            cipher,
+            app,
+            master,
+        };
+        self.keys.put(no, Arc::new(held));
+        let newest = self.current.get(&app).copied().unwrap_or(no);
+        self.current.put(app, newest.max(no));
+        self.last = self.last.max(no);
+    }
+
+    /// One copy of each id.
+    fn master(&mut self, id: &str) -> Arc<str> {
+        if let Some(known) = self.masters.iter().find(|known| &***known == id) {
+            return Arc::clone(known);
+        }
+        let new = Arc::from(id);
+        self.masters.push(Arc::clone(&new));
+        new
     }
 }
 
@@ -143,7 +163,7 @@ impl Vault {
         let key = key.and_then(|key| <[u8; KEY]>::try_from(key.as_slice()).ok());
         match key {
             Some(key) => {
-                ring.put(row, Cipher::new(key));
+                ring.put(&row, Cipher::new(key));
                 Ok(())
             }
             None => Err(Error::Wrapped {
@@ -160,7 +180,7 @@ impl Vault {
     pub fn make(&self, ring: &mut Keyring, app: AppNo) -> Result<DataKeyRow, Error> {
         let cipher = Cipher::new(self.bytes());
         let row = self.wrap(ring.next(), app, &cipher)?;
-        ring.put(row.clone(), cipher);
+        ring.put(&row, cipher);
         Ok(row)
     }
 
@@ -170,16 +190,17 @@ impl Vault {
     /// As [`Vault::make`].
     pub fn rewrap(&self, ring: &mut Keyring) -> Result<Vec<DataKeyRow>, Error> {
         let primary = self.masters().primary().id();
-        let stale: Vec<Arc<Held>> = ring
+        let stale = ring
             .keys
-            .values()
-            .filter(|held| held.row.master != primary)
-            .cloned()
-            .collect();
+            .iter()
+            .filter(|(_, held)| &*held.master != primary);
+        let mut stale: Vec<(u32, Arc<Held>)> =
+            stale.map(|(no, held)| (*no, Arc::clone(held))).collect();
+        stale.sort_unstable_by_key(|(no, _)| *no);
         let mut rows = Vec::with_capacity(stale.len());
-        for held in stale {
-            let row = self.wrap(held.row.no, held.row.app, &held.cipher)?;
-            ring.put(row.clone(), held.cipher.clone());
+        for (no, held) in stale {
+            let row = self.wrap(no, held.app, &held.cipher)?;
+            ring.put(&row, held.cipher.clone());
             rows.push(row);
         }
         Ok(rows)
