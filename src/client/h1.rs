@@ -116,7 +116,11 @@ impl H1 {
 /// A connection that lies idle.
 pub(super) enum Idle {
     /// As it was used: ready at once.
-    Awake(H1),
+    Awake {
+        h1: H1,
+        /// A sweep has found it here before.
+        seen: bool,
+    },
     /// The bare stream.
     Asleep(Sleeper),
 }
@@ -129,6 +133,11 @@ pub(super) struct Sleeper {
 }
 
 impl Idle {
+    /// Keeps a connection whose exchange is over as it is.
+    pub(super) const fn awake(h1: H1) -> Self {
+        Self::Awake { h1, seen: false }
+    }
+
     /// Puts a connection to sleep whose exchange is over; `None` if it must be closed, for it holds bytes
     /// that no request asked for. One that hyper is not done with stays awake.
     pub(super) fn asleep(h1: H1) -> Option<Self> {
@@ -147,14 +156,29 @@ impl Idle {
                     .is_empty()
                     .then_some(Self::Asleep(Sleeper { io, budget, until }))
             }
-            busy => Some(Self::Awake(busy)),
+            busy => Some(Self::awake(busy)),
         }
+    }
+
+    /// What a sweep makes of it: it sleeps once it has lain idle from one sweep to the next. `None` as
+    /// for [`Idle::asleep`].
+    pub(super) fn rest(self) -> Option<Self> {
+        match self {
+            Self::Awake { h1, seen: true } => Self::asleep(h1),
+            Self::Awake { h1, seen: false } => Some(Self::Awake { h1, seen: true }),
+            sleeper @ Self::Asleep(_) => Some(sleeper),
+        }
+    }
+
+    /// Whether it has hyper's buffers.
+    pub(super) const fn is_awake(&self) -> bool {
+        matches!(self, Self::Awake { .. })
     }
 
     /// Until when it may be used, monotonic time.
     pub(super) const fn until(&self) -> Duration {
         match self {
-            Self::Awake(h1) => h1.until,
+            Self::Awake { h1, .. } => h1.until,
             Self::Asleep(sleeper) => sleeper.until,
         }
     }
@@ -162,7 +186,7 @@ impl Idle {
     /// Whether the other side has neither closed it nor said something unasked.
     pub(super) fn is_open(&mut self) -> bool {
         match self {
-            Self::Awake(h1) => h1.is_open(),
+            Self::Awake { h1, .. } => h1.is_open(),
             Self::Asleep(sleeper) => {
                 let mut byte = [0];
                 let mut unasked = ReadBuf::new(&mut byte);
@@ -176,7 +200,7 @@ impl Idle {
     /// Makes it fit to send.
     pub(super) fn wake(self) -> Option<H1> {
         match self {
-            Self::Awake(h1) => Some(h1),
+            Self::Awake { h1, .. } => Some(h1),
             Self::Asleep(sleeper) => H1::on(sleeper.io, sleeper.budget, sleeper.until),
         }
     }
@@ -236,6 +260,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_connection_sleeps_once_it_lay_idle_from_one_sweep_to_the_next() {
+        let (mut h1, mut theirs) = pair();
+        for _ in 0..3 {
+            assert_eq!(exchange(&mut h1, &mut theirs).await, "ok");
+            assert!(h1.is_open());
+            // Used again after a sweep: it stays awake.
+            let idle = Idle::awake(h1).rest().unwrap();
+            assert!(idle.is_awake());
+            h1 = idle.wake().unwrap();
+        }
+        assert_eq!(exchange(&mut h1, &mut theirs).await, "ok");
+        assert!(h1.is_open());
+        let idle = Idle::awake(h1).rest().unwrap().rest().unwrap();
+        assert!(!idle.is_awake());
+        assert!(!idle.rest().unwrap().is_awake());
+    }
+
+    #[tokio::test]
     async fn a_sleeper_that_was_closed_is_not_open() {
         let (mut idle, theirs) = asleep().await;
         assert!(idle.is_open());
@@ -256,6 +298,6 @@ mod tests {
         let wire = http::Request::post("/in").body(Full::default()).unwrap();
         let send = tokio::time::timeout(Duration::from_millis(20), h1.send(wire));
         assert!(send.await.is_err(), "nobody answers");
-        assert!(matches!(Idle::asleep(h1), Some(Idle::Awake(_)) | None));
+        assert!(matches!(Idle::asleep(h1), Some(Idle::Awake { .. }) | None));
     }
 }

@@ -37,7 +37,7 @@ use crate::policy::target::{Target, TargetHost};
 const SHARDS: usize = 16;
 /// Answers at the same time on one HTTP/2 connection; further ones open another.
 const STREAMS_MAX: usize = 100;
-/// Beyond so many idle connections the next ones sleep: some 25 MiB of buffers.
+/// So many idle connections stay awake between two sweeps, the others sleep at once: some 25 MiB of buffers.
 const AWAKE: usize = 1024;
 /// A failed lookup is remembered this long, so that a burst asks once.
 const FAILED_LIFE: Duration = Duration::from_secs(1);
@@ -45,8 +45,8 @@ const FAILED_LIFE: Duration = Duration::from_secs(1);
 pub(super) struct Pool {
     shards: Box<[Mutex<HashTable<Arc<Origin>>>]>,
     hasher: DefaultHashBuilder,
-    /// Idle HTTP/1.1 connections of all origins.
-    idle: Arc<AtomicUsize>,
+    /// Of all origins.
+    counts: Arc<Counts>,
     max_idle: usize,
     max_idle_per_origin: usize,
 }
@@ -56,7 +56,7 @@ impl Pool {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hasher: DefaultHashBuilder::default(),
-            idle: Arc::default(),
+            counts: Arc::default(),
             max_idle,
             max_idle_per_origin,
         }
@@ -79,7 +79,7 @@ impl Pool {
             .clone()
     }
 
-    /// Drops connections past their life and origins that nobody uses.
+    /// Drops connections past their life and origins that nobody uses; lets connections sleep.
     pub(super) fn sweep(&self, now: Duration) {
         for shard in &self.shards {
             let origins: Vec<_> = shard.lock().iter().cloned().collect();
@@ -111,6 +111,28 @@ impl Pool {
     }
 }
 
+/// How many HTTP/1.1 connections lie idle.
+#[derive(Default)]
+struct Counts {
+    idle: AtomicUsize,
+    /// Of those: awake.
+    awake: AtomicUsize,
+}
+
+impl Counts {
+    fn put(&self, idle: &Idle) {
+        self.idle.fetch_add(1, Ordering::Relaxed);
+        self.awake
+            .fetch_add(idle.is_awake().into(), Ordering::Relaxed);
+    }
+
+    fn take(&self, idle: &Idle) {
+        self.idle.fetch_sub(1, Ordering::Relaxed);
+        self.awake
+            .fetch_sub(idle.is_awake().into(), Ordering::Relaxed);
+    }
+}
+
 type Key<'a> = (AppNo, bool, u16, &'a TargetHost);
 
 /// Where connections of one tenant lead.
@@ -122,7 +144,7 @@ pub(super) struct Origin {
     state: Mutex<State>,
     /// Held while a name is resolved, or a connection is opened that others will share.
     gate: tokio::sync::Mutex<()>,
-    idle_of_all: Arc<AtomicUsize>,
+    of_all: Arc<Counts>,
 }
 
 #[derive(Default)]
@@ -150,7 +172,7 @@ impl Origin {
             host: target.host().clone(),
             state: Mutex::default(),
             gate: tokio::sync::Mutex::default(),
-            idle_of_all: Arc::clone(&pool.idle),
+            of_all: Arc::clone(&pool.counts),
         }
     }
 
@@ -168,7 +190,7 @@ impl Origin {
             }
             let mut idle = state.idle.pop()?;
             drop(state); // looked at, and closed if it must be, without the lock
-            self.idle_of_all.fetch_sub(1, Ordering::Relaxed);
+            self.of_all.take(&idle);
             if idle.until() > now
                 && idle.is_open()
                 && let Some(h1) = idle.wake()
@@ -183,12 +205,12 @@ impl Origin {
         let Connection::H1(mut h1) = connection else {
             return; // a share ends by being dropped
         };
-        let others = self.idle_of_all.load(Ordering::Relaxed);
+        let others = self.of_all.idle.load(Ordering::Relaxed);
         if !h1.is_open() || others >= pool.max_idle {
             return;
         }
-        let idle = if others < AWAKE {
-            Some(Idle::Awake(h1))
+        let idle = if self.of_all.awake.load(Ordering::Relaxed) < AWAKE {
+            Some(Idle::awake(h1))
         } else {
             Idle::asleep(h1)
         };
@@ -197,8 +219,8 @@ impl Origin {
         let counts = state.vetted.as_ref();
         let counts = counts.is_some_and(|vetted| vetted.until == idle.until());
         if counts && state.idle.len() < pool.max_idle_per_origin {
+            self.of_all.put(&idle);
             state.idle.push(idle);
-            self.idle_of_all.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -250,21 +272,26 @@ impl Origin {
         };
         let mut state = self.state.lock();
         state.vetted = Some(vetted.clone());
-        let late = state.take_all(&self.idle_of_all);
+        let late = state.take_all(&self.of_all);
         drop(state);
         drop(late);
         vetted
     }
 
+    /// Closes what is past its life, and puts to sleep what nobody used since the last sweep.
     fn sweep(&self, now: Duration) {
         let mut state = self.state.lock();
-        let before = state.idle.len();
-        let late: Vec<_> = state
-            .idle
-            .extract_if(.., |idle| idle.until() <= now || !idle.is_open())
-            .collect();
-        let gone = before - state.idle.len();
-        self.idle_of_all.fetch_sub(gone, Ordering::Relaxed);
+        let (mut kept, mut late) = (Vec::with_capacity(state.idle.len()), Vec::new());
+        for mut idle in std::mem::take(&mut state.idle) {
+            self.of_all.take(&idle);
+            if idle.until() <= now || !idle.is_open() {
+                late.push(idle);
+            } else if let Some(idle) = idle.rest() {
+                self.of_all.put(&idle);
+                kept.push(idle);
+            }
+        }
+        state.idle = kept;
         let old: Vec<_> = state.shared.extract_if(.., |h2| !h2.is_live(now)).collect();
         drop(state);
         drop((late, old));
@@ -273,7 +300,7 @@ impl Origin {
     fn clear(&self) {
         let mut state = self.state.lock();
         state.vetted = None;
-        let late = state.take_all(&self.idle_of_all);
+        let late = state.take_all(&self.of_all);
         drop(state);
         drop(late);
     }
@@ -291,8 +318,8 @@ impl Origin {
 }
 
 impl State {
-    fn take_all(&mut self, idle_of_all: &AtomicUsize) -> (Vec<Idle>, Vec<Arc<H2>>) {
-        idle_of_all.fetch_sub(self.idle.len(), Ordering::Relaxed);
+    fn take_all(&mut self, of_all: &Counts) -> (Vec<Idle>, Vec<Arc<H2>>) {
+        self.idle.iter().for_each(|idle| of_all.take(idle));
         (
             std::mem::take(&mut self.idle),
             std::mem::take(&mut self.shared),
@@ -456,5 +483,60 @@ where
 {
     fn execute(&self, future: F) {
         task::detach(future);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::target::TargetRules;
+
+    const LIFE: Duration = Duration::from_secs(3600);
+
+    fn counted(pool: &Pool) -> (usize, usize) {
+        let (idle, awake) = (&pool.counts.idle, &pool.counts.awake);
+        (idle.load(Ordering::Relaxed), awake.load(Ordering::Relaxed))
+    }
+
+    /// Connections to this origin, with what keeps the other sides open.
+    fn opened(count: usize) -> (Vec<Connection>, Vec<tokio::io::DuplexStream>) {
+        (0..count)
+            .map(|_| {
+                let (ours, theirs) = tokio::io::duplex(64);
+                let h1 = H1::open(Box::new(ours), LIFE).unwrap();
+                (Connection::H1(h1), theirs)
+            })
+            .unzip()
+    }
+
+    #[tokio::test]
+    async fn what_no_attempt_used_between_two_sweeps_sleeps_and_makes_room_for_others() {
+        let pool = Pool::new(2 * AWAKE, 2 * AWAKE);
+        let target = Target::parse("https://example.com/in", &TargetRules::default()).unwrap();
+        let origin = pool.origin(AppNo(1), &target);
+        origin.set_vetted(Ok(Arc::from([])), LIFE.saturating_sub(POOL_LIFE));
+        let (connections, mut others) = opened(AWAKE + 5);
+        for connection in connections {
+            origin.give_back(connection, &pool);
+        }
+        assert_eq!(counted(&pool), (AWAKE + 5, AWAKE));
+        pool.sweep(Duration::ZERO);
+        assert_eq!(counted(&pool), (AWAKE + 5, AWAKE));
+        // Those used meanwhile, the five sleepers on top among them: one finds room to stay awake.
+        let used = [(); 6].map(|()| origin.checkout(Duration::ZERO).unwrap());
+        assert_eq!(counted(&pool), (AWAKE - 1, AWAKE - 1));
+        for connection in used {
+            origin.give_back(connection, &pool);
+        }
+        assert_eq!(counted(&pool), (AWAKE + 5, AWAKE));
+        pool.sweep(Duration::ZERO);
+        assert_eq!(counted(&pool), (AWAKE + 5, 1));
+        // Closed by the other side, and past their life.
+        others.truncate(AWAKE);
+        pool.sweep(Duration::ZERO);
+        assert_eq!(counted(&pool), (AWAKE, 0));
+        pool.sweep(LIFE);
+        assert_eq!(counted(&pool), (0, 0));
+        assert!(origin.checkout(Duration::ZERO).is_none());
     }
 }
