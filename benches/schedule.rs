@@ -12,7 +12,7 @@ use posthaste::model::{
     Position,
 };
 use posthaste::policy::retry::RetryPlan;
-use posthaste::schedule::core::{Command, Core, Finished, Input, Plan, Settings};
+use posthaste::schedule::core::{Command, Core, Failing, Finished, Input, Plan, Settings};
 
 const MESSAGES: u64 = 1024;
 
@@ -26,12 +26,14 @@ fn plan(no: u32) -> Plan {
         deleted: false,
         concurrency: 100,
         rate: None,
-        retry: RetryPlan {
-            delays: Arc::from([Duration::from_secs(5)]),
-            jitter: 0.2,
-            max_retry_after: Duration::from_secs(86_400),
-        },
-        disable: DisablePolicy::Never,
+        failing: Arc::new(Failing {
+            retry: RetryPlan {
+                delays: Arc::from([Duration::from_secs(5)]),
+                jitter: 0.2,
+                max_retry_after: Duration::from_secs(86_400),
+            },
+            disable: DisablePolicy::Never,
+        }),
         order: Order::None,
     }
 }

@@ -125,7 +125,7 @@ fn line<'a>(
             Mismatch::Filter => "filter",
             Mismatch::Failed(_) => "filter_error",
         }),
-        filter: endpoint.filter.as_ref().map(Expression::source),
+        filter: endpoint.filter.as_deref().map(Expression::source),
         filter_error: match mismatch {
             Some(Mismatch::Failed(failure)) => Some(Failed::of(failure)),
             Some(_) | None => None,

@@ -152,7 +152,7 @@ impl Prepared {
             timeout: timeout_ms.map_or(defaults.timeout, Duration::from_millis),
             envelope: endpoint.envelope,
             organization: organization.into(),
-            left_out: match &endpoint.exclude_pii {
+            left_out: match endpoint.exclude_pii.as_deref() {
                 None => LeftOut::Nothing,
                 Some(ExcludePii::Marked) => LeftOut::Marked,
                 Some(ExcludePii::Fields(pointers)) => LeftOut::Fields(Exclusion::of(pointers)),

@@ -9,6 +9,8 @@ use crate::base::Timestamp;
 use crate::expression::Expression;
 
 /// Where messages go. Every `Option` that is `None` means "as the instance says".
+///
+/// There are a hundred thousand of them: what is large and few have stands in a box.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Endpoint {
     /// Its number in this store.
@@ -33,7 +35,7 @@ pub struct Endpoint {
     pub channels: Option<Vec<String>>,
     /// What the payload must be like; `None` = anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub filter: Option<Expression>,
+    pub filter: Option<Box<Expression>>,
     /// Attempts per second.
     pub throttle_rate: Option<u16>,
     /// Attempts at the same time, 1 to 1000.
@@ -44,7 +46,7 @@ pub struct Endpoint {
     pub retry_schedule: Option<Vec<u32>>,
     /// When it is switched off.
     pub disable_policy: Option<DisablePolicy>,
-    /// How requests are signed. In a box: a profile is large, and few endpoints have one.
+    /// How requests are signed.
     pub signature: Option<Box<Profile>>,
     /// What the request body is.
     pub envelope: Envelope,
@@ -66,10 +68,10 @@ pub struct Endpoint {
     pub updated: Timestamp,
     /// Set if it was made by a tenant route (`api.md` 7).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tenant: Option<TenantMark>,
+    pub tenant: Option<Box<TenantMark>>,
     /// What is left out of payloads before they are signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exclude_pii: Option<ExcludePii>,
+    pub exclude_pii: Option<Box<ExcludePii>>,
     /// When it was deleted: what is open then counts as cancelled.
     pub deleted: Option<Timestamp>,
 }

@@ -184,7 +184,7 @@ impl Routes {
     }
 
     fn add(&mut self, no: EndpointNo, endpoint: &Endpoint) {
-        if let Some(filter) = &endpoint.filter {
+        if let Some(filter) = endpoint.filter.as_deref() {
             self.filters.push((no, filter.clone()));
         }
         let entry = Entry {
@@ -373,7 +373,7 @@ mod tests {
     fn expressions_narrow_what_types_and_channels_found() {
         let filter = |text: &str| {
             let mut made = endpoint(None, None);
-            made.filter = Some(Expression::parse(text).unwrap());
+            made.filter = Some(Box::new(Expression::parse(text).unwrap()));
             made
         };
         let endpoints = [

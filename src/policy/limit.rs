@@ -30,8 +30,6 @@ pub const BREAKER_AFTER: u16 = 10;
 const PROBE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 /// First and longest pause after 429, 502, 503, 504 without a `Retry-After`.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// Longest pause that a `Retry-After` is granted, unless the caller sets its own bound.
-const PAUSE_MAX: Duration = Duration::from_secs(86_400);
 /// Windows are counted in 1/256 of an attempt.
 const ONE: u32 = 256;
 
@@ -63,7 +61,6 @@ pub struct Throttle {
     paused_until: Timestamp,
     /// Pauses in a row; the exponent of their back-off.
     pauses: u8,
-    max_pause: Duration,
     /// In a box: few endpoints have one.
     rate: Option<Box<Rate>>,
 }
@@ -90,14 +87,8 @@ impl Throttle {
             probes: 0,
             paused_until: Timestamp::ZERO,
             pauses: 0,
-            max_pause: PAUSE_MAX,
             rate: rate.and_then(Rate::new).map(Box::new),
         }
-    }
-
-    /// Sets the longest pause that a `Retry-After` is granted from now on.
-    pub const fn set_max_pause(&mut self, longest: Duration) {
-        self.max_pause = longest;
     }
 
     /// Takes over an edited endpoint's limits; what was learned of it stays.
@@ -160,8 +151,8 @@ impl Throttle {
         }
     }
 
-    /// An attempt ended.
-    pub fn finished(&mut self, now: Timestamp, outcome: &Outcome) {
+    /// An attempt ended. `max_pause`: the longest pause that a `Retry-After` is granted.
+    pub fn finished(&mut self, now: Timestamp, outcome: &Outcome, max_pause: Duration) {
         self.in_flight = self.in_flight.saturating_sub(1);
         let stale = self.stale > 0;
         self.stale = self.stale.saturating_sub(1);
@@ -170,7 +161,9 @@ impl Throttle {
             return;
         }
         if outcome::is_pause(outcome) {
-            self.pause(now, outcome.retry_after_secs, stale);
+            let hint = outcome.retry_after_secs;
+            let hint = hint.map(|secs| Duration::from_secs(secs.into()).min(max_pause));
+            self.pause(now, hint, stale);
         }
         if outcome::is_overload(outcome) && !stale {
             self.shrink();
@@ -228,12 +221,9 @@ impl Throttle {
         }
     }
 
-    fn pause(&mut self, now: Timestamp, hint_secs: Option<u32>, stale: bool) {
+    fn pause(&mut self, now: Timestamp, hint: Option<Duration>, stale: bool) {
         let before = self.pauses.saturating_sub(u8::from(stale));
-        let wait = hint_secs.map_or_else(
-            || backoff(PAUSE, before),
-            |secs| Duration::from_secs(secs.into()).min(self.max_pause),
-        );
+        let wait = hint.unwrap_or_else(|| backoff(PAUSE, before));
         if !stale {
             self.pauses = self.pauses.saturating_add(1);
         }

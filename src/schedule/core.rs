@@ -44,7 +44,7 @@ pub use cancel::Cancelled;
 use open::OpenLane;
 pub use order::order_key;
 use ready::Ring;
-pub use slot::Plan;
+pub use slot::{Failing, Plan};
 use slot::{Live, Slot};
 use unapplied::Unapplied;
 
@@ -320,8 +320,8 @@ pub struct Core {
     settings: Settings,
     /// In boxes: a table of so large values is half empty.
     slots: HashMap<EndpointNo, Box<Slot>>,
-    /// The retry schedule of the plan that came last: equal ones share it.
-    delays: Arc<[Duration]>,
+    /// That of the plan that came last: equal ones share it.
+    failing: Option<Arc<Failing>>,
     live: HashMap<Delivery, Live>,
     lanes: HashMap<LaneId, OpenLane>,
     ring: Ring,
@@ -347,7 +347,7 @@ impl Core {
         Self {
             settings,
             slots: HashMap::new(),
-            delays: Arc::default(),
+            failing: None,
             live: HashMap::new(),
             lanes: HashMap::new(),
             ring: Ring::default(),

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::core::Plan;
+use super::core::{Failing, Plan};
 use crate::config;
 use crate::directory::Snapshot;
 use crate::model::{AppNo, DisableReason, Endpoint};
@@ -43,12 +43,14 @@ pub(super) fn of(endpoint: &Endpoint, defaults: &config::Delivery) -> Plan {
             .max_concurrency
             .unwrap_or(defaults.endpoint_concurrency),
         rate: endpoint.throttle_rate,
-        retry: RetryPlan {
-            delays,
-            jitter: defaults.jitter,
-            max_retry_after: defaults.max_retry_after,
-        },
-        disable: endpoint.disable_policy.unwrap_or(defaults.disable),
+        failing: Arc::new(Failing {
+            retry: RetryPlan {
+                delays,
+                jitter: defaults.jitter,
+                max_retry_after: defaults.max_retry_after,
+            },
+            disable: endpoint.disable_policy.unwrap_or(defaults.disable),
+        }),
         order: endpoint.order,
     }
 }

@@ -139,7 +139,7 @@ impl Sent {
         };
         let made = new.put(draft, wanted, state)?;
         let mut made = Endpoint::clone(&made);
-        made.tenant = Some(self.mark);
+        made.tenant = Some(Box::new(self.mark));
         Ok(draft.put_endpoint(made)?)
     }
 
@@ -158,7 +158,7 @@ impl Sent {
             if let Some(secret) = self.secret {
                 endpoint.secret = secret;
             }
-            endpoint.tenant = Some(self.mark);
+            endpoint.tenant = Some(Box::new(self.mark));
             wanted.apply(endpoint, state, now)
         })
     }

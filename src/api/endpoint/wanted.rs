@@ -130,7 +130,7 @@ impl Wanted {
         };
         endpoint.event_types = self.event_types;
         endpoint.channels = self.channels;
-        endpoint.filter = self.filter;
+        endpoint.filter = self.filter.map(Box::new);
         endpoint.throttle_rate = self.throttle_rate;
         endpoint.metadata = self.metadata;
         endpoint.signature = self.signature.map(Box::new);
@@ -140,7 +140,7 @@ impl Wanted {
         endpoint.max_concurrency = self.max_concurrency;
         endpoint.retry_schedule = self.retry_schedule;
         endpoint.disable_policy = self.disable_policy;
-        endpoint.exclude_pii = self.exclude_pii;
+        endpoint.exclude_pii = self.exclude_pii.map(Box::new);
         endpoint.updated = now;
         check(endpoint, state)
     }
@@ -250,7 +250,7 @@ pub(super) fn as_sent(endpoint: &Endpoint) -> Value {
         "disabled": endpoint.disabled.is_some(),
         "eventTypes": endpoint.event_types,
         "channels": endpoint.channels,
-        "filter": endpoint.filter.as_ref().map(Expression::source),
+        "filter": endpoint.filter.as_deref().map(Expression::source),
         "throttleRate": endpoint.throttle_rate,
         "metadata": endpoint.metadata,
         "signature": endpoint.signature,
@@ -260,7 +260,7 @@ pub(super) fn as_sent(endpoint: &Endpoint) -> Value {
         "maxConcurrency": endpoint.max_concurrency,
         "retrySchedule": endpoint.retry_schedule,
         "disablePolicy": endpoint.disable_policy.map(policy_as_sent),
-        "excludePii": exclude_pii_as_sent(endpoint.exclude_pii.as_ref()),
+        "excludePii": exclude_pii_as_sent(endpoint.exclude_pii.as_deref()),
     })
 }
 

@@ -70,7 +70,7 @@ fn row(cx: &Cx, endpoint: &Endpoint, budget: &mut usize) -> Result<Value, Proble
 fn full(cx: &Cx, app: &AppEntry, endpoint: &Endpoint) -> Result<Value, Problem> {
     let mut budget = BUDGET;
     let mut whole = row(cx, endpoint, &mut budget)?;
-    let mark = endpoint.tenant.unwrap_or_default();
+    let mark = endpoint.tenant.as_deref().copied().unwrap_or_default();
     let may_see = cx.principal.may(&Scope::WebhooksWrite);
     let secret = may_see.then(|| endpoint.secret.reveal());
     let plan = match &endpoint.retry_schedule {
@@ -90,7 +90,7 @@ fn full(cx: &Cx, app: &AppEntry, endpoint: &Endpoint) -> Result<Value, Problem> 
         "organization_id": organization, "secret": secret,
         "max_retries": plan.len(), "retry_delay_seconds": plan.first().copied().unwrap_or(0),
         "created_by": mark.created_by, "updated_by": mark.updated_by, "deleted_at": null,
-        "exclude_pii": exclude_pii_as_sent(endpoint.exclude_pii.as_ref()),
+        "exclude_pii": exclude_pii_as_sent(endpoint.exclude_pii.as_deref()),
     });
     if let (Some(whole), Value::Object(more)) = (whole.as_object_mut(), more) {
         whole.extend(more);
@@ -199,7 +199,7 @@ pub(in crate::api) async fn create(mut cx: Cx) -> Answer {
             let same = |one: &&Arc<Endpoint>| {
                 one.url == url
                     && one.event_types.as_ref() == Some(&wanted)
-                    && one.tenant.map(|t| t.created_by) == Some(mark.created_by)
+                    && one.tenant.as_deref().map(|t| t.created_by) == Some(mark.created_by)
             };
             if let Some(known) = ours.clone().find(same) {
                 return Ok((Arc::clone(known), false));
@@ -269,7 +269,7 @@ pub(in crate::api) async fn put(mut cx: Cx) -> Answer {
         uid: None,
         mark: crate::model::TenantMark {
             updated_by: cx.principal.key,
-            ..endpoint.tenant.unwrap_or_default()
+            ..endpoint.tenant.as_deref().copied().unwrap_or_default()
         },
     };
     let (state, now, no) = (Arc::clone(&cx.state), cx.now, endpoint.no);

@@ -7,6 +7,7 @@ use crate::model::FailureKind;
 use crate::policy::outcome::{of_failure, of_status};
 
 const START: Timestamp = Timestamp::from_millis(1_767_600_000_000);
+const LONGEST: Duration = Duration::from_secs(86_400);
 
 fn after(ms: u64) -> Timestamp {
     START.plus(Duration::from_millis(ms))
@@ -26,7 +27,7 @@ fn round(throttle: &mut Throttle, at: Timestamp, outcome: &Outcome) -> u16 {
         throttle.started(at);
     }
     for _ in 0..n {
-        throttle.finished(at, outcome);
+        throttle.finished(at, outcome, LONGEST);
     }
     n
 }
@@ -59,7 +60,7 @@ fn slots_are_what_is_left_of_the_window() {
         throttle.started(START);
     }
     assert_eq!(throttle.ready(START), Ready::Slots(0));
-    throttle.finished(START, &of_status(200, None));
+    throttle.finished(START, &of_status(200, None), LONGEST);
     assert_eq!(throttle.ready(START), Ready::Slots(1));
 }
 
@@ -70,9 +71,9 @@ fn overload_halves_the_window_once_per_round_and_it_grows_back_by_one() {
         throttle.started(START);
     }
     for _ in 0..9 {
-        throttle.finished(START, &of_status(500, None));
+        throttle.finished(START, &of_status(500, None), LONGEST);
     }
-    throttle.finished(START, &of_status(200, None));
+    throttle.finished(START, &of_status(200, None), LONGEST);
     assert_eq!(throttle.width(), 5);
     let mut widths = Vec::new();
     for _ in 0..4 {
@@ -99,7 +100,7 @@ fn too_many_requests_pause_the_endpoint_until_retry_after() {
     for status in [429, 502, 503, 504] {
         let mut throttle = warmed(10);
         throttle.started(START);
-        throttle.finished(START, &of_status(status, Some(30)));
+        throttle.finished(START, &of_status(status, Some(30)), LONGEST);
         assert_eq!(throttle.ready(START), Ready::NotBefore(after(30_000)));
         assert_eq!(
             throttle.ready(after(29_999)),
@@ -109,7 +110,7 @@ fn too_many_requests_pause_the_endpoint_until_retry_after() {
     }
     let mut throttle = warmed(10);
     throttle.started(START);
-    throttle.finished(START, &of_status(500, Some(30)));
+    throttle.finished(START, &of_status(500, Some(30)), LONGEST);
     assert_eq!(throttle.ready(START), Ready::Slots(5));
 }
 
@@ -121,13 +122,13 @@ fn pauses_without_a_hint_double_and_a_hint_is_granted_at_most_a_day() {
         round(&mut throttle, now, &of_status(200, None)); // keeps the breaker closed
         throttle.pauses = u8::try_from(u64::ilog2(seconds)).unwrap() + u8::from(seconds == 60);
         throttle.started(now);
-        throttle.finished(now, &of_status(503, None));
+        throttle.finished(now, &of_status(503, None), LONGEST);
         let until = now.plus(Duration::from_secs(seconds));
         assert_eq!(throttle.ready(now), Ready::NotBefore(until));
         now = until;
     }
     throttle.started(now);
-    throttle.finished(now, &of_status(503, Some(u32::MAX)));
+    throttle.finished(now, &of_status(503, Some(u32::MAX)), LONGEST);
     let until = now.plus(Duration::from_secs(86_400));
     assert_eq!(throttle.ready(now), Ready::NotBefore(until));
 }
@@ -146,7 +147,7 @@ fn ten_failures_open_the_breaker_and_one_probe_at_a_time_asks_again() {
         assert_eq!(throttle.ready(now), Ready::Slots(1));
         throttle.started(now);
         assert_eq!(throttle.ready(now), Ready::Slots(0));
-        throttle.finished(now, &refused);
+        throttle.finished(now, &refused, LONGEST);
     }
     now = now.plus(Duration::from_secs(60));
     assert_eq!(round(&mut throttle, now, &of_status(200, None)), 1);
@@ -164,7 +165,7 @@ fn stragglers_do_not_prolong_an_open_breaker() {
         throttle.started(START);
     }
     for ms in 0..20 {
-        throttle.finished(after(ms), &refused);
+        throttle.finished(after(ms), &refused, LONGEST);
     }
     assert_eq!(throttle.ready(after(19)), Ready::NotBefore(after(5009)));
 }
@@ -177,7 +178,7 @@ fn the_rate_is_kept_over_every_second_and_forgotten_with_its_setting() {
         while let Ready::Slots(n @ 1..) = throttle.ready(after(ms)) {
             assert_eq!(n, 1);
             throttle.started(after(ms));
-            throttle.finished(after(ms), &of_status(200, None));
+            throttle.finished(after(ms), &of_status(200, None), LONGEST);
             starts.push(ms);
         }
     }
@@ -196,7 +197,7 @@ fn the_rate_is_kept_over_every_second_and_forgotten_with_its_setting() {
 fn one_per_second_means_the_second_waits_a_second() {
     let mut throttle = Throttle::new(10, Some(1));
     throttle.started(START);
-    throttle.finished(START, &of_status(200, None));
+    throttle.finished(START, &of_status(200, None), LONGEST);
     let Ready::NotBefore(at) = throttle.ready(START) else {
         panic!("the second attempt was let through");
     };
@@ -208,7 +209,7 @@ fn one_per_second_means_the_second_waits_a_second() {
 fn a_clock_that_goes_back_does_not_stop_a_rated_endpoint() {
     let mut throttle = Throttle::new(10, Some(10));
     throttle.started(after(3_600_000));
-    throttle.finished(after(3_600_000), &of_status(200, None));
+    throttle.finished(after(3_600_000), &of_status(200, None), LONGEST);
     let Ready::NotBefore(at) = throttle.ready(START) else {
         panic!("the rate was forgotten");
     };
@@ -245,7 +246,7 @@ proptest! {
                     } else {
                         of_status(status, None)
                     };
-                    throttle.finished(now, &outcome);
+                    throttle.finished(now, &outcome, LONGEST);
                 }
                 Ready::NotBefore(at) => {
                     prop_assert!(at > now && at <= now.plus(PROBE.1));

@@ -83,7 +83,7 @@ impl Core {
         strays.reading = true;
         let first = ParkedKey {
             endpoint,
-            due: now.plus(slot.plan.retry.horizon()),
+            due: now.plus(slot.plan.failing.retry.horizon()),
             at: Position::END,
         };
         out.push(Command::Read(Read {
@@ -113,7 +113,7 @@ impl Core {
         let Some(slot) = self.slots.get_mut(&endpoint) else {
             return;
         };
-        let horizon = now.plus(slot.plan.retry.horizon());
+        let horizon = now.plus(slot.plan.failing.retry.horizon());
         let unreadable = rows.is_empty() && more;
         slot.strays = Strays {
             wanted: more,

@@ -31,7 +31,8 @@ impl Core {
         };
         slot.in_flight = slot.in_flight.saturating_sub(1);
         slot.retries_in_hand -= usize::from(is_retry(live.row)).min(slot.retries_in_hand);
-        slot.throttle.finished(now, &finished.outcome);
+        let longest = slot.plan.failing.retry.max_retry_after;
+        slot.throttle.finished(now, &finished.outcome, longest);
         self.ring.ended(slot.plan.app);
         let no = live.attempts.saturating_add(1);
         let made = no.saturating_sub(live.course.base);
@@ -39,7 +40,7 @@ impl Core {
             retry::judge(
                 &finished.outcome,
                 made,
-                &slot.plan.retry,
+                &slot.plan.failing.retry,
                 now,
                 finished.random,
             )
@@ -191,11 +192,16 @@ impl Core {
         let occasion = health::Occasion {
             now,
             made,
-            planned: slot.plan.retry.attempts(),
+            planned: slot.plan.failing.retry.attempts(),
             resolver_down,
         };
         let before = slot.health;
-        let step = health::step(before, &attempt.outcome, occasion, slot.plan.disable);
+        let step = health::step(
+            before,
+            &attempt.outcome,
+            occasion,
+            slot.plan.failing.disable,
+        );
         slot.health = step.health;
         let ordinary = before.failures == 0 && step.health.failures == 0;
         if !ordinary || now.since(slot.success_written) >= SUCCESS_EVERY {

@@ -328,6 +328,8 @@ fn total(course: Course, slot: &Slot) -> u16 {
     if course.once {
         course.attempts.saturating_add(1)
     } else {
-        course.base.saturating_add(slot.plan.retry.attempts())
+        course
+            .base
+            .saturating_add(slot.plan.failing.retry.attempts())
     }
 }

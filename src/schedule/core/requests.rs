@@ -17,10 +17,10 @@ impl Core {
     /// An endpoint is there or was changed; takes effect with the next attempt.
     pub(super) fn configure(&mut self, mut plan: Plan, out: &mut Vec<Command>) {
         let endpoint = plan.endpoint;
-        if plan.retry.delays != self.delays {
-            self.delays = Arc::clone(&plan.retry.delays);
+        match &self.failing {
+            Some(known) if *known == plan.failing => plan.failing = Arc::clone(known),
+            _ => self.failing = Some(Arc::clone(&plan.failing)),
         }
-        plan.retry.delays = Arc::clone(&self.delays);
         let Some(slot) = self.slots.get_mut(&endpoint) else {
             self.slots.insert(endpoint, Box::new(Slot::new(plan)));
             return;
@@ -28,7 +28,6 @@ impl Core {
         let before = std::mem::replace(&mut slot.plan, plan);
         slot.throttle
             .set_limits(slot.plan.concurrency, slot.plan.rate);
-        slot.throttle.set_max_pause(slot.plan.retry.max_retry_after);
         if slot.plan.sending && !before.sending {
             // switching on resets the failures, and the backlog starts with a slow ramp.
             slot.health = health::enabled(slot.health);

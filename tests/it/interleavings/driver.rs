@@ -13,7 +13,7 @@ use posthaste::model::{
 };
 use posthaste::policy::outcome;
 use posthaste::policy::retry::RetryPlan;
-use posthaste::schedule::core::{Core, Input, Job, Plan, Settings};
+use posthaste::schedule::core::{Core, Failing, Input, Job, Plan, Settings};
 use posthaste::schedule::{Announcer, Attempts, Driver, Exchange, Inbox, Parts, Request, Status};
 use posthaste::store::Reader;
 use rand::SeedableRng;
@@ -95,12 +95,14 @@ fn engine(failing: usize) -> Engine {
         deleted: false,
         concurrency: 2,
         rate: None,
-        retry: RetryPlan {
-            delays: vec![Duration::from_millis(5); 4].into(),
-            jitter: 0.0,
-            max_retry_after: Duration::from_secs(60),
-        },
-        disable: DisablePolicy::Never,
+        failing: Arc::new(Failing {
+            retry: RetryPlan {
+                delays: vec![Duration::from_millis(5); 4].into(),
+                jitter: 0.0,
+                max_retry_after: Duration::from_secs(60),
+            },
+            disable: DisablePolicy::Never,
+        }),
         order: Order::None,
     };
     core.step(

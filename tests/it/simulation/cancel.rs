@@ -1,5 +1,6 @@
 //! Cancelling: one delivery, and everything that an endpoint has not finished.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use posthaste::model::{Delivery, EndpointNo, Order, Position, Verdict};
@@ -11,7 +12,7 @@ use super::{Answer, DAY, HOUR, Sim, plan, seeds};
 fn ordered(order: Order) -> Plan {
     let mut plan = plan(1, 1);
     plan.order = order;
-    plan.disable = posthaste::model::DisablePolicy::Never;
+    Arc::make_mut(&mut plan.failing).disable = posthaste::model::DisablePolicy::Never;
     plan
 }
 
@@ -183,7 +184,7 @@ fn whatever_happens_meanwhile_nothing_starts_again_that_was_cancelled() {
         let mut sim = Sim::new(seed);
         let order = [Order::None, Order::Endpoint, Order::Key][usize::try_from(seed % 3).unwrap()];
         let mut wanted = ordered(order);
-        wanted.retry.delays = vec![Duration::from_secs(20); 9].into();
+        Arc::make_mut(&mut wanted.failing).retry.delays = vec![Duration::from_secs(20); 9].into();
         let ep = sim.endpoint(wanted, Answer::Status(200));
         let mut cancelled: Vec<Position> = Vec::new();
         for _ in 0..6 {

@@ -2,6 +2,7 @@
 //!
 //! Seeds: see [`super::seeds`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use posthaste::model::{Delivery, FailureKind, Order, Verdict};
@@ -36,7 +37,7 @@ fn world(seed: u64) -> Sim {
             _ => Order::None,
         };
         plan.concurrency = sim.random.random_range(1..6);
-        plan.retry.delays = vec![Duration::from_secs(10); 40].into();
+        Arc::make_mut(&mut plan.failing).retry.delays = vec![Duration::from_secs(10); 40].into();
         sim.endpoint(plan, Answer::Status(200));
     }
     sim

@@ -1,5 +1,6 @@
 //! Steps of the wall clock (T30): no storm, nothing lost, nothing that waits for ever.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use posthaste::model::{DisablePolicy, EndpointNo, Order};
@@ -17,7 +18,7 @@ fn in_trouble(seed: u64) -> (Sim, Vec<EndpointNo>) {
     for (no, order) in [(1, Order::None), (2, Order::Endpoint), (3, Order::Key)] {
         let mut plan = plan(no, no);
         plan.order = order;
-        plan.disable = DisablePolicy::Never;
+        Arc::make_mut(&mut plan.failing).disable = DisablePolicy::Never;
         endpoints.push(sim.endpoint(plan, Answer::RetryAfter(503, 1200)));
     }
     for round in 0..60 {

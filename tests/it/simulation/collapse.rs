@@ -1,5 +1,6 @@
 //! Collapse keys: the latest wins while the others wait, in memory, in the store and across crashes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use posthaste::model::{Delivery, EndpointNo, Order, Position};
@@ -193,8 +194,8 @@ fn the_last_message_of_each_key_arrives_whatever_happens() {
         let mut sim = Sim::with(seed, settings);
         let mut quick = plan(1, 1);
         quick.concurrency = 1;
-        quick.retry.delays = vec![Duration::from_secs(20); 50].into();
-        quick.disable = posthaste::model::DisablePolicy::Never;
+        Arc::make_mut(&mut quick.failing).retry.delays = vec![Duration::from_secs(20); 50].into();
+        Arc::make_mut(&mut quick.failing).disable = posthaste::model::DisablePolicy::Never;
         let ep = sim.endpoint(quick, Answer::Status(200));
         sim.peer(ep).takes = Duration::from_millis(400);
         let mut last = std::collections::BTreeMap::new();

@@ -1,6 +1,7 @@
 //! Many at once: an outage that ends (T32), failures in the same second (T33).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use posthaste::model::{FailureKind, ParkedKey, Verdict};
@@ -132,7 +133,7 @@ fn ten_thousand_deliveries_that_fail_in_one_second_are_tried_again_evenly_spread
     let mut endpoints = Vec::new();
     for no in 1..=10_000 {
         let mut plan = plan(no, no);
-        plan.retry.delays = vec![Duration::from_secs(300)].into();
+        Arc::make_mut(&mut plan.failing).retry.delays = vec![Duration::from_secs(300)].into();
         endpoints.push(sim.endpoint(plan, Answer::Status(500)));
     }
     let begin = sim.now;

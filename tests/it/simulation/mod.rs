@@ -34,8 +34,8 @@ use posthaste::model::{
 };
 use posthaste::policy::retry::RetryPlan;
 use posthaste::schedule::core::{
-    Announcement, Cancelled, Command, Core, Ending, Finished, Input, Job, Plan, Read, Settings,
-    Stored, order_key,
+    Announcement, Cancelled, Command, Core, Ending, Failing, Finished, Input, Job, Plan, Read,
+    Settings, Stored, order_key,
 };
 use posthaste::schedule::{open_deliveries, read_page};
 use posthaste::store::model::{Crash, Model, ModelWriter};
@@ -140,15 +140,17 @@ pub(crate) fn plan(no: u32, app: u32) -> Plan {
         deleted: false,
         concurrency: 10,
         rate: None,
-        retry: RetryPlan {
-            delays: RetryPlan::named("standard-10").unwrap().into(),
-            jitter: 0.2,
-            max_retry_after: DAY,
-        },
-        disable: DisablePolicy::Duration {
-            failing_secs: 5 * 86_400,
-            span_secs: 12 * 3600,
-        },
+        failing: Arc::new(Failing {
+            retry: RetryPlan {
+                delays: RetryPlan::named("standard-10").unwrap().into(),
+                jitter: 0.2,
+                max_retry_after: DAY,
+            },
+            disable: DisablePolicy::Duration {
+                failing_secs: 5 * 86_400,
+                span_secs: 12 * 3600,
+            },
+        }),
         order: Order::None,
     }
 }

@@ -1,6 +1,7 @@
 //! Deliveries in order, per endpoint and per key, also across failures and crashes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use posthaste::model::{EndpointNo, Order, Position};
@@ -26,8 +27,8 @@ fn first_successes(sim: &Sim, endpoint: EndpointNo) -> Vec<Position> {
 fn quick(order: Order) -> posthaste::schedule::core::Plan {
     let mut plan = plan(1, 1);
     plan.order = order;
-    plan.retry.delays = vec![Duration::from_secs(20); 50].into();
-    plan.disable = posthaste::model::DisablePolicy::Never;
+    Arc::make_mut(&mut plan.failing).retry.delays = vec![Duration::from_secs(20); 50].into();
+    Arc::make_mut(&mut plan.failing).disable = posthaste::model::DisablePolicy::Never;
     plan
 }
 
@@ -58,7 +59,7 @@ fn an_ordered_endpoint_never_starts_the_next_before_the_one_before_is_done() {
 fn a_dead_head_lets_the_next_go() {
     let mut sim = Sim::new(31);
     let mut plan = quick(Order::Endpoint);
-    plan.retry.delays = vec![Duration::from_secs(5)].into();
+    Arc::make_mut(&mut plan.failing).retry.delays = vec![Duration::from_secs(5)].into();
     let ep = sim.endpoint(plan, Answer::Status(200));
     sim.peer(ep)
         .script

@@ -4,6 +4,7 @@ use posthaste::model::{Delivery, DisablePolicy, DisableReason, FailureKind, Trig
 use posthaste::policy::retry::RetryPlan;
 use posthaste::schedule::core::{Announcement, Kind, Read};
 use posthaste::schedule::read_page;
+use std::sync::Arc;
 
 use super::{Answer, DAY, HOUR, MINUTE, Sim, plan};
 use std::time::Duration;
@@ -44,7 +45,7 @@ fn named_schedules_make_the_documented_number_of_attempts() {
     ] {
         let mut sim = Sim::new(2);
         let mut plan = plan(1, 1);
-        plan.retry.delays = RetryPlan::named(name).unwrap().into();
+        Arc::make_mut(&mut plan.failing).retry.delays = RetryPlan::named(name).unwrap().into();
         let ep = sim.endpoint(plan, Answer::Status(500));
         sim.publish(&[ep]);
         sim.advance(DAY * 6);
@@ -73,10 +74,12 @@ fn the_whole_endpoint_waits_no_longer_than_the_configured_limit_also_after_that_
         let mut sim = Sim::new(30);
         let mut plan = plan(1, 1);
         if !edited {
-            plan.retry.max_retry_after = MINUTE;
+            Arc::make_mut(&mut plan.failing).retry.max_retry_after = MINUTE;
         }
         let ep = sim.endpoint(plan, Answer::Status(200));
-        sim.change(ep, |plan| plan.retry.max_retry_after = MINUTE);
+        sim.change(ep, |plan| {
+            Arc::make_mut(&mut plan.failing).retry.max_retry_after = MINUTE
+        });
         sim.peer(ep).script.push_back(Answer::RetryAfter(429, 3600));
         sim.publish(&[ep]);
         sim.advance(Duration::from_secs(1));
@@ -165,7 +168,7 @@ fn five_days_of_nothing_but_failures_disable_and_one_success_resets() {
 fn the_consecutive_policy_disables_after_ten_failures_in_a_row() {
     let mut sim = Sim::new(7);
     let mut plan = plan(1, 1);
-    plan.disable = DisablePolicy::Consecutive { failures: 10 };
+    Arc::make_mut(&mut plan.failing).disable = DisablePolicy::Consecutive { failures: 10 };
     let ep = sim.endpoint(plan, Answer::Status(500));
     for _ in 0..30 {
         sim.publish(&[ep]);
@@ -211,7 +214,7 @@ fn a_resend_brings_a_waiting_retry_forward_and_keeps_its_schedule() {
 fn recovered_deliveries_get_a_fresh_schedule() {
     let mut sim = Sim::new(10);
     let mut plan = plan(1, 1);
-    plan.retry.delays = vec![Duration::from_secs(1); 2].into();
+    Arc::make_mut(&mut plan.failing).retry.delays = vec![Duration::from_secs(1); 2].into();
     let ep = sim.endpoint(plan, Answer::Status(500));
     let at = sim.publish(&[ep]);
     sim.advance(HOUR);
