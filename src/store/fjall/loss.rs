@@ -26,6 +26,7 @@ use super::format::Directory;
 use super::gone::Cuts;
 use super::hwm::{Mark, MarkFile};
 use super::reader::row;
+use super::recent::Recent;
 use super::spaces::{Space, Spaces};
 use super::writer::{FjallWriter, Parts};
 use super::{Shared, batch, keys, on_disk, open_failed, preflight, record, recover, tables};
@@ -217,6 +218,7 @@ fn renew(
             floors: Arc::new(found.floors().into()),
             cuts: Cuts::default(),
             holes_up_to: AtomicU32::new(0),
+            recent: Recent::default(),
         }),
         faults: Faults::none(),
         mark_file,

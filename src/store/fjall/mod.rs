@@ -6,7 +6,7 @@
 //! repaired silently (`reliability.md` D6).
 //!
 //! Read in this order: [`keys`], [`message`], [`attempt`], [`record`] and [`batch`] (what is stored), [`writer`] (how), [`reader`] and
-//! [`lists`] (how it is read), [`preflight`], [`tables`] and [`recover`] (what an open checks),
+//! [`lists`] (how it is read), [`recent`] (what need not be read again), [`preflight`], [`tables`] and [`recover`] (what an open checks),
 //! [`expire`], [`gone`] and [`reach`] (what is dropped), [`expunge`] and [`ending`] (what is taken away on request, and after its time), [`mod@verify`] and [`loss`] (offline), [`backup`]. Elsewhere: the seam and its guarantees
 //! ([`super`]).
 
@@ -43,6 +43,7 @@ mod names;
 mod preflight;
 mod reach;
 mod reader;
+mod recent;
 mod record;
 mod recover;
 mod spaces;
@@ -60,6 +61,7 @@ use format::Directory;
 use gone::{Cuts, Floors};
 use hwm::{Mark, MarkFile};
 use preflight::Journals;
+use recent::Recent;
 use spaces::Spaces;
 
 /// The store in a data directory.
@@ -89,6 +91,7 @@ struct Shared {
     cuts: Cuts,
     /// Lanes up to this number may have holes: a loss in them was accepted.
     holes_up_to: AtomicU32,
+    recent: Recent,
 }
 
 impl Shared {
@@ -157,6 +160,7 @@ impl Store {
             floors,
             cuts: Cuts::default(),
             holes_up_to: AtomicU32::new(found.holes_up_to),
+            recent: Recent::default(),
         });
         let reader = Arc::new(FjallReader::new(spaces.clone(), Arc::clone(&shared)));
         let source = backup::Source::new(spaces.clone(), dir.database());

@@ -104,9 +104,17 @@ impl Reader for FjallReader {
         if at.seq == 0 || !self.shared.is_retained(at) {
             return Ok(None);
         }
+        if let Some(message) = self.shared.recent.get(at) {
+            return Ok(Some(message));
+        }
+        let changes = self.shared.recent.changes();
         let key = at.bytes();
-        let value = self.one(Space::Messages, &key)?;
-        value.map(|value| message::decode(&key, &value)).transpose()
+        let Some(value) = self.one(Space::Messages, &key)? else {
+            return Ok(None);
+        };
+        let message = message::decode(&key, &value)?;
+        self.shared.recent.keep(changes, &message);
+        Ok(Some(message))
     }
 
     fn fetch(&self, after: Position, limit: usize) -> Result<Vec<Message>, Error> {

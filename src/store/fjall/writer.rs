@@ -504,7 +504,9 @@ impl Writer for FjallWriter {
 
     fn expunge(&mut self, contents: &[Content]) -> Result<Vec<bool>, Error> {
         self.enter()?;
-        let found = super::expunge::take_away(self, contents)?;
+        let found = super::expunge::take_away(self, contents);
+        self.parts.shared.recent.forget();
+        let found = found?;
         if self.parts.every_commit {
             self.write_mark(self.parts.mark.at)?;
         }
@@ -513,7 +515,9 @@ impl Writer for FjallWriter {
 
     fn end_payloads(&mut self, ends: &[(PayloadEnd, Ended)]) -> Result<(), Error> {
         self.enter()?;
-        ending::carry_out(self, ends)?;
+        let ended = ending::carry_out(self, ends);
+        self.parts.shared.recent.forget();
+        ended?;
         if self.parts.every_commit {
             self.write_mark(self.parts.mark.at)?;
         }

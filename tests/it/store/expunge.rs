@@ -6,7 +6,7 @@ use bytes::Bytes;
 use posthaste::base::Timestamp;
 use posthaste::model::{Delivery, EXPUNGED, EndpointNo};
 use posthaste::store::fjall::{Store, verify};
-use posthaste::store::{Content, Reader, Settlement, Writer};
+use posthaste::store::{Content, Ended, PayloadEnd, Reader, Settlement, Writer};
 
 use super::world::{accept, attempt, open, storage};
 
@@ -142,4 +142,39 @@ fn an_expunged_payload_stays_away_after_a_crash() {
             .unwrap()
             .is_expunged()
     );
+}
+
+#[test]
+fn a_payload_that_many_endpoints_have_just_read_is_gone_for_them_at_once() {
+    for by_time in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut writer, reader) = open(&storage(dir.path())).unwrap();
+        let mut batch = vec![accept(1, NOW, 0), accept(1, NOW, 0)];
+        for accept in &mut batch {
+            accept.message.targets = vec![EndpointNo(1), EndpointNo(2)];
+            accept.message.payload = Bytes::from_static(PAYLOAD.as_bytes());
+        }
+        writer.append(&mut batch).unwrap();
+        let [gone, kept] = [0, 1].map(|n: usize| batch[n].message.at);
+        for _ in 0..3 {
+            for at in [gone, kept] {
+                assert_eq!(reader.message(at).unwrap().unwrap().payload, PAYLOAD);
+            }
+        }
+        if by_time {
+            let end = PayloadEnd {
+                due: NOW,
+                at: gone,
+                further: Vec::new(),
+            };
+            writer.end_payloads(&[(end, Ended::TakenAway)]).unwrap();
+        } else {
+            let contents = [Content::Payload(gone)];
+            assert_eq!(writer.expunge(&contents).unwrap(), [true]);
+        }
+        for _ in 0..2 {
+            assert!(reader.message(gone).unwrap().unwrap().is_expunged());
+            assert_eq!(reader.message(kept).unwrap().unwrap().payload, PAYLOAD);
+        }
+    }
 }
