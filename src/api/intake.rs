@@ -8,9 +8,9 @@ use http_body_util::BodyExt;
 /// A first frame at least this long is kept as it is; shorter bodies are copied once into memory of
 /// their own, since a slice would keep the connection's whole read buffer alive.
 const KEEP_FRAME: usize = 16 << 10;
-/// A body of unknown length that is longer gets room for all it may be. Memory that nothing was written to
-/// costs nothing; growing by doubling costs a copy each time, and up to four times the body in memory.
-const GROWS: usize = 64 << 10;
+/// A body of unknown length gets room for so many times what is there of it. Room that nothing was written to
+/// costs no memory; doubling leaves as much behind in smaller pieces as the body is long.
+const GROWS: usize = 4;
 
 /// Why there is no body.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,8 +56,7 @@ pub(super) async fn whole(
 fn capacity(length: usize, announced: Option<usize>, limit: usize) -> usize {
     let expected = match announced {
         Some(announced) => announced,
-        None if length > GROWS => limit,
-        None => length,
+        None => length.saturating_mul(GROWS).min(limit),
     };
     expected.max(length)
 }
@@ -122,12 +121,12 @@ mod tests {
     }
 
     #[test]
-    fn room_is_made_once_for_what_was_announced_and_for_a_long_body() {
+    fn room_is_made_for_what_was_announced_and_else_for_no_more_than_the_limit() {
         let limit = 16 << 20;
         assert_eq!(capacity(100, Some(5_000), limit), 5_000);
-        assert_eq!(capacity(100, None, limit), 100);
-        assert_eq!(capacity(GROWS, None, limit), GROWS);
-        assert_eq!(capacity(GROWS + 1, None, limit), limit);
+        assert_eq!(capacity(100, None, limit), 400);
+        assert_eq!(capacity(5 << 20, None, limit), limit);
+        assert_eq!(capacity(limit, None, limit), limit);
         // More than was announced: the connection is refused elsewhere, memory is not mislaid here.
         assert_eq!(capacity(6_000, Some(5_000), limit), 6_000);
     }

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use crate::model::{EndpointNo, Message, Position};
+use super::message;
+use crate::model::{Message, Position};
 
 /// Bytes of all messages together.
 const BYTES: u64 = 4 << 20;
@@ -39,11 +40,9 @@ impl Weighter<Position, Found> for Weight {
     }
 }
 
-/// About what it takes in memory, bytes.
+/// About what it takes in memory, bytes: its record, with everything that has no bound of its own, and its parts.
 fn weight(message: &Message) -> u64 {
-    let labels = usize::from(message.labels.is_some()) * 512;
-    let targets = message.targets.len() * size_of::<EndpointNo>();
-    let length = size_of::<Message>() + message.payload.len() + targets + labels;
+    let length = size_of::<Message>() + message::size(message);
     u64::try_from(length).unwrap_or(u64::MAX)
 }
 
@@ -91,7 +90,7 @@ mod tests {
 
     use super::*;
     use crate::base::Timestamp;
-    use crate::model::{AppNo, ContentType, LaneId};
+    use crate::model::{AppNo, ContentType, EndpointNo, Labels, LaneId};
 
     fn message(seq: u64, targets: u32, length: usize) -> Message {
         Message {
@@ -110,14 +109,19 @@ mod tests {
     }
 
     #[test]
-    fn messages_for_several_endpoints_are_kept_and_others_are_not() {
+    fn messages_for_several_endpoints_are_kept_unless_they_are_long() {
         let recent = Recent::default();
         let (one, two, long) = (message(1, 1, 9), message(2, 2, 9), message(3, 2, 1 << 16));
-        for message in [&one, &two, &long] {
+        let mut tagged = message(4, 2, 9);
+        tagged.labels = Some(Box::new(Labels {
+            tags: vec!["t".repeat(1 << 16)],
+            ..Labels::default()
+        }));
+        for message in [&one, &two, &long, &tagged] {
             recent.keep(recent.changes(), message);
         }
-        let found = [one.at, two.at, long.at].map(|at| recent.get(at));
-        assert_eq!(found, [None, Some(two), None]);
+        let found = [one.at, two.at, long.at, tagged.at].map(|at| recent.get(at));
+        assert_eq!(found, [None, Some(two), None, None]);
     }
 
     #[test]
