@@ -1,9 +1,13 @@
-//! The body of a request, read to its limit and no further.
+//! The body of a request, read to its limit. Of a longer one a little more is read and thrown away.
+
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
+
+use crate::base::task;
 
 /// A first frame at least this long is kept as it is; shorter bodies are copied once into memory of
 /// their own, since a slice would keep the connection's whole read buffer alive.
@@ -11,6 +15,12 @@ const KEEP_FRAME: usize = 16 << 10;
 /// A body of unknown length gets room for so many times what is there of it. Room that nothing was written to
 /// costs no memory; doubling leaves as much behind in smaller pieces as the body is long.
 const GROWS: usize = 4;
+
+/// So much of a body that is too long is read and thrown away, beside the answer. A connection that is closed
+/// with bytes unread is reset, and whoever still sends finds that in place of the answer.
+const LINGER: usize = 4 << 20;
+/// And for so long.
+const LINGER_TIME: Duration = Duration::from_secs(2);
 
 /// Why there is no body.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,7 +31,7 @@ pub(super) enum Unread {
     BrokenOff,
 }
 
-/// The whole body, at most `limit` bytes. Not cancel safe: what was read is gone.
+/// The whole body, at most `limit` bytes. Not cancel safe: what was read is gone. Call it inside the runtime.
 pub(super) async fn whole(
     headers: &HeaderMap,
     mut body: Body,
@@ -29,7 +39,11 @@ pub(super) async fn whole(
 ) -> Result<Bytes, Unread> {
     let announced = headers.get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|length| length > limit) {
+    if let Some(length) = announced.filter(|length| *length > limit) {
+        // Whoever waits to be asked for the body sends none.
+        if length <= limit + LINGER && !headers.contains_key(header::EXPECT) {
+            task::detach(linger(body));
+        }
         return Err(Unread::TooLarge);
     }
     let mut all = BytesMut::new();
@@ -39,6 +53,7 @@ pub(super) async fn whole(
         };
         let length = all.len() + data.len();
         if length > limit {
+            task::detach(linger(body));
             return Err(Unread::TooLarge);
         }
         if all.is_empty() && data.len() >= KEEP_FRAME && announced == Some(data.len()) {
@@ -50,6 +65,22 @@ pub(super) async fn whole(
         all.extend_from_slice(&data);
     }
     Ok(all.freeze())
+}
+
+/// Reads what is still coming of a body, to its bounds.
+async fn linger(mut body: Body) {
+    let reading = async {
+        let mut left = LINGER;
+        while let Some(Ok(frame)) = body.frame().await {
+            let read = frame.data_ref().map_or(0, Bytes::len);
+            let Some(rest) = left.checked_sub(read) else {
+                return;
+            };
+            left = rest;
+        }
+    };
+    // Late is as good as done: dropping the body closes the connection.
+    let _late = tokio::time::timeout(LINGER_TIME, reading).await;
 }
 
 /// Room to make for a body of which `length` bytes are there; never less than those.

@@ -233,3 +233,63 @@ async fn a_body_beyond_the_limit_is_refused_without_being_read() {
     say(&format!("memory: {memory} KiB before, {grown} KiB more"));
     assert!(grown < 48 * 1024, "{grown} KiB more");
 }
+
+#[tokio::test]
+async fn whoever_still_sends_a_body_that_is_too_long_reads_the_answer() {
+    let gateway = Gateway::start(&[("ingest.max_body", "4KiB")]).await;
+    let receiver = crate::kit::Receiver::start().await;
+    endpoint(&gateway, "acme", &receiver, "/hook", json!({})).await;
+    let head = format!(
+        "Host: a\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\n",
+        gateway.key()
+    );
+    let chunk = [b"10000\r\n".as_slice(), &[b' '; 0x10000], b"\r\n"].concat();
+    let end = b"0\r\n\r\n".to_vec();
+    // Announced: known to be too long before a byte is there. In chunks: once a part is there; such a
+    // connection is closed after its request.
+    for (framing, first, rest, goes_on) in [
+        (
+            "Content-Length: 3000000",
+            vec![],
+            vec![b' '; 3_000_000],
+            true,
+        ),
+        (
+            "Transfer-Encoding: chunked",
+            chunk.repeat(8),
+            [chunk.repeat(8), end].concat(),
+            false,
+        ),
+    ] {
+        let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+        let begin = format!("POST /api/v1/app/acme/msg HTTP/1.1\r\n{head}{framing}\r\n\r\n");
+        stream.write_all(begin.as_bytes()).await.unwrap();
+        stream.write_all(&first).await.unwrap();
+        let answer = answered(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+        assert!(answer.contains("payload_too_large"), "{answer}");
+        stream.write_all(&rest).await.unwrap();
+        if goes_on {
+            let next = format!("GET /api/v1/app HTTP/1.1\r\n{head}\r\n");
+            stream.write_all(next.as_bytes()).await.unwrap();
+            let answer = answered(&mut stream).await;
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        } else {
+            // An end, not a reset.
+            assert_eq!(stream.read(&mut [0; 16]).await.unwrap(), 0);
+        }
+    }
+}
+
+/// One answer whose body is JSON that ends in a brace.
+async fn answered(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    let whole = async {
+        while !answer.ends_with(b"}") {
+            let read = stream.read_buf(&mut answer).await.unwrap();
+            assert!(read > 0, "closed: {}", String::from_utf8_lossy(&answer));
+        }
+    };
+    tokio::time::timeout(SOON, whole).await.unwrap();
+    String::from_utf8(answer).unwrap()
+}
