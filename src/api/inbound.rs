@@ -1,7 +1,7 @@
 //! The public routes of sources: `/in/{token}`, `/webhooks/{provider}/{token}`, `/webhooks/{provider}/`.
 //!
 //! No credential: the token, and what the provider signs, is what counts. The order of work is that of
-//! `api.md` 10; a body is read after everything that its head decides, and to its limit only.
+//! `api.md` 10; a body is read after everything that its head decides, and to its limit only ([`intake`]).
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -100,7 +100,7 @@ fn peer(parts: &Parts) -> IpAddr {
     peer.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |peer| peer.0.ip())
 }
 
-/// The body, at most `limit` bytes; beyond it nothing more is read.
+/// The body, at most `limit` bytes.
 async fn whole(parts: &Parts, body: Body, limit: usize) -> Result<Bytes, Refused> {
     let read = intake::whole(&parts.headers, body, limit).await;
     read.map_err(|unread| match unread {

@@ -41,7 +41,7 @@ pub(super) async fn whole(
     let announced = announced.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if let Some(length) = announced.filter(|length| *length > limit) {
         // Whoever waits to be asked for the body sends none.
-        if length <= limit + LINGER && !headers.contains_key(header::EXPECT) {
+        if length - limit <= LINGER && !headers.contains_key(header::EXPECT) {
             task::detach(linger(body));
         }
         return Err(Unread::TooLarge);
@@ -97,6 +97,8 @@ mod tests {
     use std::collections::VecDeque;
     use std::convert::Infallible;
     use std::pin::Pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Poll};
 
     use http::HeaderValue;
@@ -104,8 +106,8 @@ mod tests {
 
     use super::*;
 
-    /// Frames of these lengths, of unknown number.
-    struct Frames(VecDeque<usize>);
+    /// Frames of these lengths, of unknown number; counts the bytes that were asked for.
+    struct Frames(VecDeque<usize>, Arc<AtomicUsize>);
 
     impl http_body::Body for Frames {
         type Data = Bytes;
@@ -116,6 +118,8 @@ mod tests {
             _: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
             let data = self.0.pop_front().map(|length| vec![b'x'; length]);
+            let length = data.as_ref().map_or(0, Vec::len);
+            self.1.fetch_add(length, Ordering::Relaxed);
             Poll::Ready(data.map(|data| Ok(Frame::data(Bytes::from(data)))))
         }
     }
@@ -129,7 +133,7 @@ mod tests {
         if let Some(length) = announced {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
-        let frames = Frames(frames.iter().copied().collect());
+        let frames = Frames(frames.iter().copied().collect(), Arc::default());
         whole(&headers, Body::new(frames), limit).await
     }
 
@@ -149,6 +153,34 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// How much is read of a body of mebibytes, beyond a limit of one, that says these headers.
+    async fn read_in_all(mebibytes: usize, headers: &[(header::HeaderName, usize)]) -> usize {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.clone(), (*value).into()));
+        let count = Arc::new(AtomicUsize::new(0));
+        let frames = Frames(vec![1 << 20; mebibytes].into(), Arc::clone(&count));
+        let read = whole(&headers.collect(), Body::new(frames), 1 << 20).await;
+        assert_eq!(read, Err(Unread::TooLarge));
+        while Arc::strong_count(&count) > 1 {
+            tokio::task::yield_now().await; // until the body is dropped
+        }
+        count.load(Ordering::Relaxed) >> 20
+    }
+
+    #[tokio::test]
+    async fn what_is_still_coming_is_thrown_away_to_a_bound_unless_it_is_not_sent_or_far_too_long()
+    {
+        let length = |mebibytes: usize| (header::CONTENT_LENGTH, mebibytes << 20);
+        assert_eq!(read_in_all(3, &[length(3)]).await, 3);
+        assert_eq!(read_in_all(5, &[length(5)]).await, 5);
+        assert_eq!(read_in_all(6, &[length(6)]).await, 0);
+        assert_eq!(read_in_all(3, &[length(3), (header::EXPECT, 100)]).await, 0);
+        // In chunks: the limit, what goes beyond it, and no more than four mebibytes and a frame.
+        assert_eq!(read_in_all(3, &[]).await, 3);
+        assert_eq!(read_in_all(100, &[]).await, 2 + 4 + 1);
     }
 
     #[test]

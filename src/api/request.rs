@@ -414,7 +414,7 @@ impl Cx {
         Err(Problem::new(Code::UnsupportedMediaType, detail))
     }
 
-    /// The whole body, at most `limit` bytes: 413 beyond it, without reading further.
+    /// The whole body, at most `limit` bytes: 413 beyond it ([`intake`]).
     pub(super) async fn bytes(&mut self, limit: usize) -> Result<Bytes, Problem> {
         let body = std::mem::replace(self.body.get_mut(), Body::empty());
         let read = intake::whole(&self.headers, body, limit).await;

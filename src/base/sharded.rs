@@ -64,7 +64,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Sharded<K, V> {
 
     /// All values, in no order.
     pub fn values(&self) -> impl Iterator<Item = &V> {
-        self.parts.iter().flat_map(|part| part.values())
+        self.iter().map(|(_, value)| value)
     }
 
     fn part<Q: Hash + ?Sized>(&self, key: &Q) -> usize {
