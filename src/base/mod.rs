@@ -7,7 +7,7 @@ pub mod broken;
 pub mod clock;
 pub mod frames;
 pub mod id;
-pub mod sharded;
+pub mod parted;
 pub mod size;
 pub mod task;
 pub mod time;
@@ -15,6 +15,6 @@ pub mod yaml;
 
 pub use clock::{Clock, SystemClock};
 pub use id::{BadId, Id20};
-pub use sharded::Sharded;
+pub use parted::Parted;
 pub use size::ByteSize;
 pub use time::Timestamp;

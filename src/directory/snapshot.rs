@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use hashbrown::HashMap;
 
 use super::usage::Usage;
-use crate::base::Sharded;
+use crate::base::Parted;
 use crate::model::{
     ApiKey, AppId, AppNo, Application, Endpoint, EndpointId, EndpointNo, EventType, KeyId, Source,
     SourceId, SourceNo,
@@ -23,20 +23,20 @@ use crate::vault::Keyring;
 #[derive(Clone, Default)]
 pub struct Snapshot {
     pub(super) revision: u64,
-    apps: Sharded<AppNo, Arc<AppEntry>>,
-    app_ids: Sharded<AppId, AppNo>,
-    app_uids: Sharded<String, AppNo>,
-    endpoints: Sharded<EndpointNo, Arc<Endpoint>>,
+    apps: Parted<AppNo, Arc<AppEntry>>,
+    app_ids: Parted<AppId, AppNo>,
+    app_uids: Parted<String, AppNo>,
+    endpoints: Parted<EndpointNo, Arc<Endpoint>>,
     /// By name; small and rarely changed, so it is copied whole.
     event_types: Arc<BTreeMap<String, Arc<EventType>>>,
     /// Of the event types whose payloads are looked at, by name; few.
     schemas: Arc<HashMap<String, Arc<Schema>>>,
     keys: Arc<HashMap<KeyId, Arc<ApiKey>>>,
     /// Without deleted ones.
-    sources: Sharded<SourceNo, Arc<Source>>,
-    source_ids: Sharded<SourceId, SourceNo>,
+    sources: Parted<SourceNo, Arc<Source>>,
+    source_ids: Parted<SourceId, SourceNo>,
     /// By the hash of a token, rotated ones included.
-    source_tokens: Sharded<[u8; 32], SourceNo>,
+    source_tokens: Parted<[u8; 32], SourceNo>,
     /// Shared sources by provider; few.
     shared_sources: Arc<BTreeMap<String, SourceNo>>,
     pub(super) keyring: Keyring,

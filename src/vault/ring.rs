@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::{Error, KEY, MasterKey, NONCE, TAG, Vault};
-use crate::base::Sharded;
+use crate::base::Parted;
 use crate::model::AppNo;
 
 /// A key that encrypts. Prints as nothing; is wiped when it goes.
@@ -83,9 +83,9 @@ struct Held {
 /// All data keys, open. Immutable but for the draft of a change; cloning copies pointers.
 #[derive(Clone, Default)]
 pub struct Keyring {
-    keys: Sharded<u32, Arc<Held>>,
+    keys: Parted<u32, Arc<Held>>,
     /// The newest of each application: what it seals with.
-    current: Sharded<AppNo, u32>,
+    current: Parted<AppNo, u32>,
     /// The highest number.
     last: u32,
     /// Ids of master keys that wrap any.

@@ -1,4 +1,5 @@
-//! A map for snapshots: cheap to copy and to change in one place, however much is in it.
+//! A map for snapshots, in parts: cheap to copy and to change in one place, however much is in it. (A shard is
+//! something else: what an owner owns.)
 
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
@@ -6,12 +7,12 @@ use std::sync::Arc;
 use hashbrown::{DefaultHashBuilder, HashMap};
 
 /// A map in 256 parts, each shared until it changes: a copy costs pointers, a change one part.
-pub struct Sharded<K, V> {
+pub struct Parted<K, V> {
     hasher: DefaultHashBuilder,
     parts: Vec<Arc<HashMap<K, V>>>,
 }
 
-impl<K, V> Default for Sharded<K, V> {
+impl<K, V> Default for Parted<K, V> {
     fn default() -> Self {
         Self {
             hasher: DefaultHashBuilder::default(),
@@ -20,7 +21,7 @@ impl<K, V> Default for Sharded<K, V> {
     }
 }
 
-impl<K, V> Clone for Sharded<K, V> {
+impl<K, V> Clone for Parted<K, V> {
     fn clone(&self) -> Self {
         Self {
             hasher: self.hasher.clone(),
@@ -29,7 +30,7 @@ impl<K, V> Clone for Sharded<K, V> {
     }
 }
 
-impl<K: Hash + Eq + Clone, V: Clone> Sharded<K, V> {
+impl<K: Hash + Eq + Clone, V: Clone> Parted<K, V> {
     /// The value of `key`.
     pub fn get<Q: Hash + hashbrown::Equivalent<K> + ?Sized>(&self, key: &Q) -> Option<&V> {
         self.parts.get(self.part(key))?.get(key)
@@ -41,7 +42,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Sharded<K, V> {
         Arc::make_mut(self.parts.get_mut(part)?).get_mut(key)
     }
 
-    /// Sets the value of `key`; costs as [`Sharded::get_mut`].
+    /// Sets the value of `key`; costs as [`Parted::get_mut`].
     pub fn put(&mut self, key: K, value: V) {
         let part = self.part(&key);
         if let Some(map) = self.parts.get_mut(part) {
@@ -49,7 +50,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Sharded<K, V> {
         }
     }
 
-    /// Forgets `key`; costs as [`Sharded::get_mut`].
+    /// Forgets `key`; costs as [`Parted::get_mut`].
     pub fn remove<Q: Hash + hashbrown::Equivalent<K> + ?Sized>(&mut self, key: &Q) {
         let part = self.part(key);
         if let Some(map) = self.parts.get_mut(part) {
@@ -78,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_copy_sees_nothing_of_later_changes_and_shares_all_parts_but_theirs() {
-        let mut map = Sharded::default();
+        let mut map = Parted::default();
         for key in 0..10_000_u32 {
             map.put(key, key);
         }
@@ -88,7 +89,7 @@ mod tests {
         if let Some(value) = map.get_mut(&9) {
             *value = 90;
         }
-        let of = |map: &Sharded<u32, u32>| [7, 8, 9].map(|key| map.get(&key).copied());
+        let of = |map: &Parted<u32, u32>| [7, 8, 9].map(|key| map.get(&key).copied());
         assert_eq!(of(&copy), [Some(7), Some(8), Some(9)]);
         assert_eq!(of(&map), [Some(70), None, Some(90)]);
         assert_eq!(copy.values().count(), 10_000);
